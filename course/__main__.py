@@ -1,0 +1,38 @@
+"""``python -m course COMMAND``: one command line for everything the notebooks do."""
+
+import argparse
+import importlib
+import sys
+
+# command -> (module with add_arguments(parser) and run(args) -> exit code, one line of help)
+COMMANDS = {
+    "reconstruct": ("course.reconstruct", "turn photographs into textured 3D faces"),
+    "doctor": ("course.doctor", "show what is installed, what is missing and how to get it"),
+    "benchmark": ("course.benchmark", "time the rasterizers and the skinning on this machine"),
+    "train": ("course.train", "train the networks that ship with the course"),
+    "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
+}
+
+
+def main(argv=None):
+    """Parse ``argv`` and run one command; returns the exit code (2: bad input, 130: Ctrl-C)."""
+    parser = argparse.ArgumentParser(prog="python -m course", description=__doc__.split(": ")[1])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if name in argv[:1]:  # only the chosen command pays for its imports
+            importlib.import_module(module).add_arguments(sub)
+    args = parser.parse_args(argv)
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args) or 0
+    except (ValueError, FileNotFoundError) as error:  # bad input: one sentence, no traceback
+        print(f"{args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{args.command}: stopped; what was finished is on disk.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
