@@ -1,0 +1,149 @@
+"""``FaceCode``: the one value that the encoder regresses, fitting optimises and transfer swaps."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from course.files import write_text
+
+ROOT, NECK, JAW, LEFT_EYE, RIGHT_EYE = (slice(3 * k, 3 * k + 3) for k in range(5))
+FIXED_SHAPES = {"pose": (15,), "camera": (3,), "light": (9, 3)}
+DECIMALS = 6
+
+
+def resolve_device(device=None):
+    """``None`` means CUDA when there, else CPU: the one place where that is decided."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("There is no CUDA device here; use --device cpu.")
+    return device
+
+
+@dataclass
+class FaceCode:
+    """The codes of N faces; every field is a float tensor with N rows.
+
+    shape       (N, S)     identity coefficients, unit variance
+    expression  (N, E)     expression coefficients, unit variance
+    pose        (N, 15)    axis-angle of root, neck, jaw, left eye, right eye, radians
+    camera      (N, 3)     weak perspective: scale, tx, ty
+    albedo      (N, T)     skin and hair colour coefficients, unit variance
+    light       (N, 9, 3)  spherical-harmonics coefficients of red, green, blue
+    """
+
+    shape: torch.Tensor
+    expression: torch.Tensor
+    pose: torch.Tensor
+    camera: torch.Tensor
+    albedo: torch.Tensor
+    light: torch.Tensor
+
+    def __post_init__(self):
+        rows = {f.name: len(getattr(self, f.name)) for f in fields(self)}
+        if len(set(rows.values())) != 1:
+            raise ValueError(
+                f"Every field of a FaceCode needs the same number of rows, not {rows}."
+            )
+        for name, shape in FIXED_SHAPES.items():
+            if tuple(getattr(self, name).shape[1:]) != shape:
+                got = tuple(getattr(self, name).shape)
+                raise ValueError(
+                    f"FaceCode.{name} has shape (N, {', '.join(map(str, shape))}), not {got}."
+                )
+
+    @classmethod
+    def zeros(cls, flame, n=1, device=None):
+        """The mean face of ``flame``, looking straight at the camera in soft white light."""
+        device = flame.v_template.device if device is None else resolve_device(device)
+        make = lambda *size: torch.zeros(n, *size, device=device)  # noqa: E731
+        code = cls(make(flame.n_shape), make(flame.n_expression), make(15), make(3),
+                   make(flame.n_albedo), make(9, 3))  # fmt: skip
+        code.camera[:] = torch.tensor(flame.default_camera, device=device)
+        # band 0 alone gives a flat face: the ambient term and some light from the viewer's side
+        code.light[:, 0], code.light[:, 2], code.light[:, 3] = 2.6, 0.12, 0.35
+        return code
+
+    @classmethod
+    def random(cls, flame, n=1, generator=None, expression=0.5):
+        """``n`` people drawn from the model's prior, facing the camera.
+
+        ``expression`` scales the draw: a full one is a grimace that people seldom make.
+        """
+        code = cls.zeros(flame, n)
+        draw = lambda like: torch.randn(like.shape, generator=generator).to(like)  # noqa: E731
+        return code.replace(
+            shape=draw(code.shape),
+            expression=expression * draw(code.expression),
+            albedo=draw(code.albedo),
+        )
+
+    @classmethod
+    def cat(cls, codes):
+        """Join codes along the batch."""
+        columns = ([getattr(c, f.name) for c in codes] for f in fields(cls))
+        return cls(*map(torch.cat, columns))
+
+    def _map(self, function):
+        return FaceCode(*(function(getattr(self, f.name)) for f in fields(self)))
+
+    def __len__(self):
+        return len(self.shape)
+
+    def __getitem__(self, index):
+        """One face (still with a batch dimension) or a slice of faces."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"face {index} of {len(self)}")
+            index = slice(index, index + 1 or None)
+        return self._map(lambda t: t[index])
+
+    def to(self, device):
+        return self._map(lambda t: t.to(device))
+
+    def detach(self):
+        return self._map(torch.Tensor.detach)
+
+    def clone(self):
+        return self._map(torch.Tensor.clone)
+
+    def replace(self, **changes):
+        """A copy with some fields exchanged."""
+        return replace(self, **changes)
+
+    def save(self, path, head=None):
+        """Write the codes as readable JSON, whole or not at all."""
+        content = {"format": "face-code 1", "head": head}
+        for field in fields(self):
+            values = getattr(self, field.name).detach().cpu().double()
+            content[field.name] = [_rounded(row) for row in values.tolist()]
+        text = json.dumps(content, indent=1)
+        write_text(path, text + "\n")
+
+    @classmethod
+    def load(cls, path, device=None):
+        """Read what ``save`` wrote.
+
+        Raises FileNotFoundError, or ValueError with one sentence when it is not such a file.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            columns = [
+                torch.tensor(content[f.name], dtype=torch.float32, device=device)
+                for f in fields(cls)
+            ]
+        except FileNotFoundError:
+            raise
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a saved FaceCode ({error}).") from None
+        return cls(*columns)
+
+
+def _rounded(values):
+    if isinstance(values, list):
+        return [_rounded(v) for v in values]
+    return round(values, DECIMALS)

@@ -1,0 +1,283 @@
+"""FLAME: a head from a few numbers (Li, Bolkart, Black, Li and Romero, SIGGRAPH Asia 2017).
+
+A mean head, plus identity and expression blendshapes, plus pose correctives, posed by linear blend
+skinning over five joints (root, neck, jaw, two eyes). The same class runs our built-in head and
+real FLAME files, whose keys it shares.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course import flame_files
+from course.facecode import NECK, ROOT, resolve_device
+
+YAW_LIMIT = 39  # the contour table covers -39…39 degrees, one row a degree
+JOINTS = ("root", "neck", "jaw", "left eye", "right eye")
+
+
+def rodrigues(axis_angle):
+    """Rotation matrices (…, 3, 3) of axis-angle vectors (…, 3) in radians.
+
+    R = I + sin θ/θ·K + (1 − cos θ)/θ²·K², with K the cross-product matrix of the vector.
+    Below 1e-4 rad the Taylor series takes over, so the gradient at zero is exact.
+    """
+    x, y, z = axis_angle.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
+    cross = cross.unflatten(-1, (3, 3))
+    square = (axis_angle * axis_angle).sum(-1)[..., None, None]
+    small = square < 1e-8
+    safe = torch.where(small, torch.ones_like(square), square)
+    angle = safe.sqrt()
+    a = torch.where(small, 1 - square / 6, angle.sin() / angle)
+    b = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / safe)
+    identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+    return identity + a * cross + b * (cross @ cross)
+
+
+def euler_yaw(rotation):
+    """Yaw in degrees (positive: the face turns to the picture's right) of matrices (…, 3, 3)."""
+    forward = rotation[..., :, 2]  # where the face's z axis (out of the nose) points
+    return torch.rad2deg(torch.atan2(forward[..., 0], forward[..., 2]))
+
+
+class FLAME(nn.Module):
+    """A parametric head: ``vertices = flame(shape, expression, pose)``.
+
+    Buffers, for V vertices, S identity and E expression components, T texture coordinates:
+    v_template (V, 3) metres · faces (F, 3) · shapedirs (V, 3, S) · expressiondirs (V, 3, E) ·
+    posedirs (V, 3, 36) · J_regressor (5, V) · lbs_weights (V, 5) · vt (T, 2) · ft (F, 3) ·
+    albedo_mean (3, R, R) · albedo_dirs (K, 3, R', R') in log albedo · ao (V,).
+    ``masks`` maps names to (V,) booleans, ``uv_masks`` to (R', R') floats.
+    """
+
+    def __init__(self, model, name="head", n_shape=None, n_expression=None):
+        """``model`` is a dict of arrays with FLAME's keys (see ``flame_files.read``).
+
+        ``n_shape`` and ``n_expression`` keep only the first components. Raises ValueError when the
+        model has fewer.
+        """
+        super().__init__()
+        self.name = name
+        basis = np.asarray(model["shapedirs"], np.float32)
+        split = int(model.get("n_shape", min(flame_files.FLAME_SHAPE_COMPONENTS, basis.shape[2])))
+        self.n_shape = _count(n_shape, split, "shape", name)
+        self.n_expression = _count(n_expression, basis.shape[2] - split, "expression", name)
+        vertices = len(model["v_template"])
+
+        self._buffer("v_template", model["v_template"])
+        self._buffer("faces", model["f"], torch.int64)
+        self._buffer("shapedirs", basis[:, :, : self.n_shape])
+        self._buffer("expressiondirs", basis[:, :, split : split + self.n_expression])
+        self._buffer("posedirs", model["posedirs"])
+        self._buffer("J_regressor", model["J_regressor"])
+        self._buffer("lbs_weights", model["weights"])
+        parents = np.asarray(model["kintree_table"])[0].astype(np.int64)
+        self.parents = [-1, *parents[1:].tolist()]  # FLAME stores 2³²−1 for the root's parent
+        self._prepare_planes()
+
+        self._buffer("vt", model.get("vt", np.zeros((1, 2))))
+        self._buffer("ft", model.get("ft", np.zeros_like(model["f"])), torch.int64)
+        self.has_uv = "vt" in model
+        self._landmark_buffers(model)
+        self._buffer("ao", model.get("ao", np.ones(vertices)))
+        self._albedo_buffers(model)
+        self.expression_names = [str(n) for n in model.get("expression_names", [])]
+        self.expression_names = self.expression_names[: self.n_expression]
+        self._mask_names = [k[5:] for k in model if k.startswith("mask_")]
+        for key in self._mask_names:
+            self._buffer(f"mask_{key}", model[f"mask_{key}"], torch.bool)
+        self._uv_mask_names = [k[8:] for k in model if k.startswith("uv_mask_")]
+        for key in self._uv_mask_names:
+            self._buffer(f"uv_mask_{key}", np.asarray(model[f"uv_mask_{key}"]) / 255.0)
+
+    @classmethod
+    def load(cls, path=None, device=None, n_shape=None, n_expression=None):
+        """The best head there is: ``path``, ``$COURSE_FLAME``, ``data/flame/``, the built-in one.
+
+        Raises FileNotFoundError or ValueError with one sentence that says what to do.
+        """
+        path = flame_files.find(path)
+        model = flame_files.read(path)
+        if "static_lmk_faces_idx" not in model:
+            embedding = flame_files.read_embedding(Path(path).parent)
+            model.update({k: v for k, v in embedding.items() if "lmk" in k})
+        name = "built-in" if path == flame_files.BUILT_IN else path.stem
+        return cls(model, name, n_shape, n_expression).to(resolve_device(device))
+
+    def _buffer(self, name, value, dtype=torch.float32):
+        self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value)).to(dtype))
+
+    def _prepare_planes(self):
+        """One matrix for all blendshapes, in (3, V) planes, and joints straight from the codes."""
+        vertices = len(self.v_template)
+        correctives = self.posedirs.permute(2, 1, 0).reshape(-1, 3 * vertices)
+        blend = torch.cat([self.shapedirs, self.expressiondirs], 2)
+        self._buffer("_planes", torch.cat([blend.permute(2, 1, 0).reshape(-1, 3 * vertices),
+                                           correctives]))  # fmt: skip
+        self._buffer("_template_planes", self.v_template.T.reshape(1, -1))
+        self._buffer("_joint_dirs", torch.einsum("jv,vck->kjc", self.J_regressor, blend).flatten(1))
+        self._buffer("_joint_template", (self.J_regressor @ self.v_template).reshape(1, -1))
+        self._buffer("_weights_t", self.lbs_weights.T)
+
+    def _landmark_buffers(self, model):
+        self.has_landmarks = "static_lmk_faces_idx" in model
+        if self.has_landmarks:
+            for part in ("static", "dynamic"):
+                faces = np.asarray(model[f"{part}_lmk_faces_idx"])
+                bary = np.asarray(model[f"{part}_lmk_bary_coords"])
+                self._buffer(f"{part}_lmk_faces_idx", faces, torch.int64)
+                self._buffer(f"{part}_lmk_bary_coords", bary)
+
+    def _albedo_buffers(self, model):
+        names = [str(n) for n in model.get("albedo_names", [])]
+        self.albedo_names, self.n_albedo = names, len(names)
+        mean = np.asarray(model.get("albedo_mean", np.full((8, 8, 3), 186, np.uint8)))
+        dirs = np.asarray(model.get("albedo_dirs", np.zeros((0, 8, 8, 3))), np.float32)
+        self._buffer("albedo_mean", mean.astype(np.float32).transpose(2, 0, 1) / 255)
+        self._buffer("albedo_dirs", dirs.transpose(0, 3, 1, 2))
+
+    @property
+    def masks(self):
+        return {name: getattr(self, f"mask_{name}") for name in self._mask_names}
+
+    @property
+    def uv_masks(self):
+        return {name: getattr(self, f"uv_mask_{name}") for name in self._uv_mask_names}
+
+    @property
+    def default_camera(self):
+        """Weak-perspective (scale, tx, ty) that centres the face: it fills 78 % of the height."""
+        face = self.mask_face if "face" in self._mask_names else self.v_template[:, 2] > 0
+        low, high = self.v_template[face].amin(0), self.v_template[face].amax(0)
+        centre = (low + high) / 2
+        return [1.56 / float(high[1] - low[1]), -float(centre[0]), -float(centre[1])]
+
+    def forward(self, shape=None, expression=None, pose=None):
+        """Vertices (N, V, 3) in metres from shape (N, ≤S), expression (N, ≤E), pose (N, 15).
+
+        Missing codes are zero; shorter ones are padded with zeros. Raises ValueError for wrong
+        sizes.
+        """
+        blend, pose = self._codes(shape, expression, pose)
+        rotations = rodrigues(pose.unflatten(1, (5, 3)))
+        identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
+        correctives = (rotations[:, 1:] - identity).flatten(1)
+        coefficients = torch.cat([blend, correctives], 1)
+        planes = torch.addmm(self._template_planes, coefficients, self._planes)
+        planes = planes.unflatten(1, (3, -1))  # (N, 3, V)
+
+        joints = self._joints(blend)
+        transforms = self._chain(rotations, joints)  # (N, 5, 3, 4)
+        skinning = transforms.flatten(2).transpose(1, 2) @ self._weights_t
+        skinning = skinning.unflatten(1, (3, 4))  # (N, 3, 4, V): one 3×4 matrix a vertex
+        posed = torch.addcmul(skinning[:, :, 3], skinning[:, :, 0], planes[:, 0:1])
+        posed = torch.addcmul(posed, skinning[:, :, 1], planes[:, 1:2])
+        posed = torch.addcmul(posed, skinning[:, :, 2], planes[:, 2:3])
+        return posed.transpose(1, 2)
+
+    def joints(self, shape=None, expression=None):
+        """Joints (N, 5, 3) of the unposed head, metres."""
+        return self._joints(self._codes(shape, expression, None)[0])
+
+    def _joints(self, blend):
+        return torch.addmm(self._joint_template, blend, self._joint_dirs).unflatten(1, (5, 3))
+
+    def _codes(self, shape, expression, pose):
+        given = [c for c in (shape, expression, pose) if c is not None]
+        batch = max((len(c) for c in given), default=1)
+        parts = []
+        for name, code, size in (("shape", shape, self.n_shape),
+                                 ("expression", expression, self.n_expression),
+                                 ("pose", pose, 15)):  # fmt: skip
+            if code is None:
+                code = self.v_template.new_zeros(batch, size)
+            if code.ndim != 2 or code.shape[1] > size or (name == "pose" and code.shape[1] < 15):
+                raise ValueError(f"{name} has shape {tuple(code.shape)}, but this head "
+                                 f"({self.name}) takes (N, {size}).")  # fmt: skip
+            if code.shape[0] not in (1, batch):
+                raise ValueError(f"{name} has {len(code)} rows where others have {batch}.")
+            parts.append(F.pad(code, (0, size - code.shape[1])).expand(batch, -1))
+        return torch.cat(parts[:2], 1), parts[2]
+
+    def _chain(self, rotations, joints):
+        """Each joint's transform from the unposed to the posed head, (N, 5, 3, 4)."""
+        world = [(rotations[:, 0], joints[:, 0])]
+        for k in range(1, 5):
+            parent_rotation, parent_place = world[self.parents[k]]
+            offset = (joints[:, k] - joints[:, self.parents[k]]).unsqueeze(-1)
+            place = parent_place + (parent_rotation @ offset).squeeze(-1)
+            world.append((parent_rotation @ rotations[:, k], place))
+        turned = torch.stack([rotation for rotation, _ in world], 1)
+        places = torch.stack([place for _, place in world], 1)
+        shift = places.unsqueeze(-1) - turned @ joints.unsqueeze(-1)
+        return torch.cat([turned, shift], -1)
+
+    def landmarks(self, vertices, pose=None):
+        """The 68 landmarks (N, 68, 3) in iBUG's order: 17 contour, then 51 inner points.
+
+        The contour slides with the head's yaw (root and neck of ``pose`` (N, 15)), looked up by
+        the nearest degree and clamped to ±39, as in RingNet and DECA. Differentiable in
+        ``vertices``. Raises ValueError when this head has no landmark embedding.
+        """
+        if not self.has_landmarks:
+            raise ValueError(
+                f"{self.name} comes without a 68-landmark embedding; put "
+                "landmark_embedding.npy beside the model file."
+            )
+        inner = self._on_triangles(vertices, self.static_lmk_faces_idx, self.static_lmk_bary_coords)
+        row = self._contour_rows(len(vertices), pose, vertices.device)
+        faces, bary = self.dynamic_lmk_faces_idx[row], self.dynamic_lmk_bary_coords[row]
+        batch = torch.arange(len(vertices), device=vertices.device)[:, None, None]
+        corners = vertices[batch, self.faces[faces]]  # (N, 17, 3, 3)
+        contour = (corners * bary.unsqueeze(-1)).sum(2)
+        return torch.cat([contour, inner], 1)
+
+    def _contour_rows(self, batch, pose, device):
+        if pose is None:
+            return torch.full((batch,), YAW_LIMIT, device=device)
+        with torch.no_grad():
+            turned = rodrigues(pose[:, ROOT]) @ rodrigues(pose[:, NECK])
+            degrees = euler_yaw(turned).round().clamp(-YAW_LIMIT, YAW_LIMIT)
+            return (degrees.long() + YAW_LIMIT).expand(batch)
+
+    def _on_triangles(self, vertices, faces, bary):
+        return (vertices[:, self.faces[faces]] * bary.unsqueeze(-1)).sum(2)
+
+    def albedo(self, codes=None):
+        """Albedo textures (N, 3, R, R), sRGB 0…1, from codes (N, ≤K).
+
+        albedo = mean · exp(Σ a_k dirs_k): the basis lives in log albedo, because pigments
+        multiply (Beer and Lambert), so that dark skin does not turn orange.
+        """
+        mean = self.albedo_mean[None]
+        if codes is None or self.n_albedo == 0:
+            return mean.expand(1 if codes is None else len(codes), -1, -1, -1)
+        if codes.ndim != 2 or codes.shape[1] > self.n_albedo:
+            raise ValueError(f"albedo codes have shape {tuple(codes.shape)}, but this head takes "
+                             f"(N, {self.n_albedo}).")  # fmt: skip
+        dirs = self.albedo_dirs[: codes.shape[1]]
+        density = (codes @ dirs.flatten(1)).unflatten(1, dirs.shape[1:])
+        if density.shape[-1] != mean.shape[-1]:
+            density = F.interpolate(density, mean.shape[-2:], mode="bilinear", align_corners=False)
+        return (mean * density.exp()).clamp(0, 1)
+
+
+def _count(wanted, available, kind, name):
+    if wanted is None:
+        return available
+    if not 1 <= wanted <= available:
+        raise ValueError(f"{name} has {available} {kind} components; {wanted} were asked for.")
+    return int(wanted)
+
+
+def yaw_pose(degrees, n=1, device=None):
+    """Pose codes (n, 15) of heads turned by ``degrees`` to the picture's right."""
+    pose = torch.zeros(n, 15, device=device)
+    pose[:, 1] = math.radians(degrees)
+    return pose
