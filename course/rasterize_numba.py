@@ -1,0 +1,112 @@
+"""The z-buffer of ``rasterize.py`` as compiled loops: the default on a CPU.
+
+Same arithmetic in the same order, so the same triangle wins every pixel. Bands of rows run side by
+side; all constants are float32, because one float64 would promote the whole inner loop.
+"""
+
+import numba
+import numpy as np
+import torch
+from numba import njit, prange
+
+from course.rasterize import EPSILON, MARGIN, pixel_centres
+
+_EPS, _MARGIN, _ZERO = np.float32(EPSILON), np.float32(MARGIN), np.float32(0)
+
+
+@njit(inline="always")
+def _edge(px, py, ax, ay, bx, by):
+    return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def _zbuffer(corners, xs, ys, bands, cull, zbuf, nearest, weights):
+    batch, count = corners.shape[0], corners.shape[1]
+    height, width = zbuf.shape[1], zbuf.shape[2]
+    per_x, per_y = np.float32(1), np.float32(1)
+    if width > 1:
+        per_x = np.float32(1) / (xs[1] - xs[0])
+    if height > 1:
+        per_y = np.float32(1) / (ys[1] - ys[0])
+    rows = (height + bands - 1) // bands
+    for job in prange(batch * bands):
+        n, first = job // bands, (job % bands) * rows
+        last = min(height, first + rows)
+        for v in range(first, last):
+            zbuf[n, height - 1 - v, :] = np.float32(np.inf)
+            nearest[n, height - 1 - v, :] = -1
+        for f in range(count):
+            c = corners[n, f]
+            x0, y0, z0 = c[0, 0], c[0, 1], c[0, 2]
+            x1, y1, z1 = c[1, 0], c[1, 1], c[1, 2]
+            x2, y2, z2 = c[2, 0], c[2, 1], c[2, 2]
+            low = max(first, int(np.ceil((min(y0, y1, y2) - ys[0]) * per_y - _MARGIN)))
+            high = min(last - 1, int(np.floor((max(y0, y1, y2) - ys[0]) * per_y + _MARGIN)))
+            if high < low or min(z0, z1, z2) < _EPS:
+                continue
+            left = max(0, int(np.ceil((min(x0, x1, x2) - xs[0]) * per_x - _MARGIN)))
+            right = min(width - 1, int(np.floor((max(x0, x1, x2) - xs[0]) * per_x + _MARGIN)))
+            area = _edge(x2, y2, x0, y0, x1, y1)
+            if right < left or abs(area) <= _EPS or (cull and area < _ZERO):
+                continue
+            area += _EPS
+            for v in range(low, high + 1):
+                py = ys[v]
+                row0, row1 = (py - y1) * (x2 - x1), (py - y2) * (x0 - x2)
+                row2 = (py - y0) * (x1 - x0)
+                for u in range(left, right + 1):
+                    px = xs[u]
+                    e0 = (px - x1) * (y2 - y1) - row0
+                    e1 = (px - x2) * (y0 - y2) - row1
+                    e2 = (px - x0) * (y1 - y0) - row2
+                    if area > _ZERO:
+                        inside = e0 > _ZERO and e1 > _ZERO and e2 > _ZERO
+                    else:
+                        inside = e0 < _ZERO and e1 < _ZERO and e2 < _ZERO
+                    if inside:
+                        z = e0 / area * z0 + e1 / area * z1 + e2 / area * z2
+                        if z < zbuf[n, height - 1 - v, width - 1 - u]:
+                            zbuf[n, height - 1 - v, width - 1 - u] = z
+                            nearest[n, height - 1 - v, width - 1 - u] = n * count + f
+                            if weights.shape[0]:
+                                w = weights[n, height - 1 - v, width - 1 - u]
+                                w[0], w[1], w[2] = e0 / area, e1 / area, e2 / area
+        for v in range(first, last):
+            for u in range(width):
+                if nearest[n, height - 1 - v, u] < 0:
+                    zbuf[n, height - 1 - v, u] = np.float32(-1)
+                    if weights.shape[0]:
+                        weights[n, height - 1 - v, u, :] = np.float32(-1)
+
+
+def match_threads():
+    """Let numba use as many threads as torch, whose own count numba's call would change."""
+    threads = torch.get_num_threads()
+    wanted = min(threads, numba.config.NUMBA_NUM_THREADS)
+    if numba.get_num_threads() != wanted:
+        numba.set_num_threads(wanted)
+        torch.set_num_threads(threads)
+
+
+def zbuffer_numba(corners, height, width, cull_backfaces=False, barycentric=False):
+    """Nearest triangle and depth (N, H, W) of corners (N, F, 3, 3) on the CPU.
+
+    With ``barycentric`` also the weights (N, H, W, 3), which cost nothing here.
+    """
+    threads = torch.get_num_threads()
+    bands = 1 if len(corners) % threads == 0 else 2 * threads
+    zbuf = torch.empty(len(corners), height, width)
+    nearest = torch.empty(len(corners), height, width, dtype=torch.int64)
+    weights = torch.empty(len(corners) if barycentric else 0, height, width, 3)
+    match_threads()
+    _zbuffer(
+        corners.detach().float().contiguous().numpy(),
+        pixel_centres(width, height).numpy(),
+        pixel_centres(height, width).numpy(),
+        bands,
+        cull_backfaces,
+        zbuf.numpy(),
+        nearest.numpy(),
+        weights.numpy(),
+    )
+    return (nearest, zbuf, weights) if barycentric else (nearest, zbuf)

@@ -1,0 +1,300 @@
+"""From a head to a picture: interpolate, look up the texture, light it; all of it differentiable.
+
+Work is done for covered pixels only. Visibility is a choice without a gradient; where a pixel is
+covered, everything that it shows depends smoothly on vertices, albedo, light and camera.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course.camera import _size, project, to_ndc
+from course.rasterize import EPSILON, check_mesh, covered, face_corners, rasterize, zbuffer_of
+from course.silhouette import soft_silhouette
+
+# Real spherical harmonics up to band 2 in the order 1, x, y, z, xy, xz, yz, x²−y², 3z²−1. Bands 1
+# and 2 carry the factors 2π/3 and π/4 that turn radiance into irradiance (Ramamoorthi and Hanrahan
+# 2001); band 0 leaves its π out, as DECA does.
+_BAND1 = 2 * math.pi / 3 * math.sqrt(3 / (4 * math.pi))
+_BAND2 = math.pi / 4 * 3 * math.sqrt(5 / (12 * math.pi))
+SH_CONSTANTS = (
+    1 / math.sqrt(4 * math.pi),
+    *(_BAND1,) * 3,
+    *(_BAND2,) * 3,
+    math.pi / 4 * 1.5 * math.sqrt(5 / (12 * math.pi)),
+    math.pi / 4 * 0.5 * math.sqrt(5 / (4 * math.pi)),
+)
+
+
+def spherical_harmonics(normals):
+    """The nine basis functions (…, 9) at unit normals (…, 3), irradiance constants folded in."""
+    return torch.stack(_sh_planes(normals.unbind(-1)), -1)
+
+
+def _sh_planes(normal):
+    x, y, z = normal
+    c = SH_CONSTANTS
+    return [
+        torch.full_like(x, c[0]), c[1] * x, c[2] * y, c[3] * z,
+        c[4] * x * y, c[5] * x * z, c[6] * y * z,
+        c[7] * (x * x - y * y), c[8] * (3 * z * z - 1),
+    ]  # fmt: skip
+
+
+class _Gather(torch.autograd.Function):
+    """table (C, M), index (P,) → (C, P). Backward adds plane by plane: several times faster than
+    PyTorch's own backward of indexing."""
+
+    @staticmethod
+    def forward(ctx, table, index):
+        ctx.save_for_backward(index)
+        ctx.length = table.shape[1]
+        out = table.new_empty(len(table), len(index))
+        for plane, row in zip(table, out, strict=True):
+            torch.index_select(plane, 0, index, out=row)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (index,) = ctx.saved_tensors
+        return _Scatter.apply(gradient, index, ctx.length), None
+
+
+class _Scatter(torch.autograd.Function):
+    """values (C, P), index (P,) → (C, length): sums of the values that share an index."""
+
+    @staticmethod
+    def forward(ctx, values, index, length):
+        ctx.save_for_backward(index)
+        out = values.new_zeros(len(values), length)
+        for plane, row in zip(out, values, strict=True):
+            plane.scatter_add_(0, index, row)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (index,) = ctx.saved_tensors
+        return _Gather.apply(gradient, index), None, None
+
+
+def _batched_rows(faces, batch, vertices):
+    """Rows of every triangle's corners in the flattened batch: (3·N·F,), corner after corner."""
+    if batch == 1:
+        return faces.T.reshape(-1)
+    start = torch.arange(batch, device=faces.device).view(1, -1, 1) * vertices
+    return (faces.T.unsqueeze(1) + start).reshape(-1)
+
+
+def _normal_planes(planes, rows):
+    """Unit vertex normals (3, M) of vertex planes (3, M): face normals summed by area."""
+    a, b, c = _Gather.apply(planes, rows).view(3, 3, -1).unbind(1)
+    p, q = b - a, c - a
+    face = torch.stack(
+        [p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]]
+    )
+    total = _Scatter.apply(face.repeat(1, 3), rows, planes.shape[1])
+    return _unit(total)
+
+
+def _unit(planes):
+    """Unit vectors of planes (3, M); several times faster than a norm over the first axis."""
+    x, y, z = planes
+    return planes * (x * x + y * y + z * z).clamp_min(1e-24).rsqrt()
+
+
+def vertex_normals(vertices, faces):
+    """Unit normals (N, V, 3) of vertices (N, V, 3): the sum of the faces' normals, by area."""
+    batch, count = vertices.shape[:2]
+    planes = vertices.reshape(-1, 3).T.contiguous()
+    normals = _normal_planes(planes, _batched_rows(faces, batch, count))
+    return normals.T.reshape(batch, count, 3)
+
+
+def sample_texture(texture, uv):
+    """Colours (N, C, H, W) of textures (N, C, R, R) at uv (N, H, W, 2); v points up as in OBJ."""
+    grid = torch.stack([2 * uv[..., 0] - 1, 1 - 2 * uv[..., 1]], -1)
+    return F.grid_sample(texture, grid, align_corners=False, padding_mode="border")
+
+
+def shade(albedo, normals, light):
+    """Lambertian colour: albedo (N, 3, H, W) times light (N, 9, 3) falling on normals likewise."""
+    basis = torch.stack(_sh_planes(normals.unbind(1)), 1)
+    return albedo * torch.einsum("nkhw,nkc->nchw", basis, light)
+
+
+@dataclass
+class Rendering:
+    """A batch of pictures. Maps that nobody asks for are not made.
+
+    image (N, 3, H, W) · mask (N, 1, H, W) covered pixels, no gradient · alpha (N, 1, H, W) soft
+    silhouette with gradients (None unless asked for) · depth (N, 1, H, W) and normal (N, 3, H, W),
+    zero where empty · uv (N, H, W, 2) · albedo and shading (N, 3, H, W) · pix_to_face (N, H, W).
+    """
+
+    image: torch.Tensor
+    pix_to_face: torch.Tensor
+    alpha: torch.Tensor | None
+    hit: torch.Tensor
+    planes: dict
+
+    def _dense(self, planes):
+        n, h, w = self.pix_to_face.shape
+        out = planes.new_zeros(n * h * w, len(planes)).index_copy(0, self.hit, planes.T)
+        return out.view(n, h, w, -1).permute(0, 3, 1, 2)
+
+    @cached_property
+    def mask(self):
+        return (self.pix_to_face >= 0).unsqueeze(1).float()
+
+    @cached_property
+    def depth(self):
+        return self._dense(self.planes["depth"])
+
+    @cached_property
+    def normal(self):
+        return self._dense(self.planes["normal"])
+
+    @cached_property
+    def uv(self):
+        return self._dense(self.planes["uv"]).permute(0, 2, 3, 1)
+
+    @cached_property
+    def albedo(self):
+        return self._dense(self.planes["albedo"])
+
+    @cached_property
+    def shading(self):
+        return self._dense(self.planes["shading"])
+
+
+class Renderer(nn.Module):
+    """Draws a head model: ``renderer(vertices, camera, albedo, light) → Rendering``."""
+
+    def __init__(self, flame, image_size=224, backend="auto"):
+        """``flame`` gives triangles, texture coordinates and ambient occlusion; ``image_size`` is
+        an int or (height, width). Raises ValueError for a backend that is not there."""
+        super().__init__()
+        self.image_size = _size(image_size)
+        zbuffer_of(backend, flame.faces.device)
+        self.backend = backend
+        self.flame = [flame]  # in a list: the head's buffers are not this module's own
+        self.register_buffer("corner_uv", flame.vt[flame.ft].permute(2, 1, 0).contiguous())
+
+    def render(self, code, **options):
+        """A FaceCode's pictures: runs the head model, its albedo and its light."""
+        flame = self.flame[0]
+        vertices = flame(code.shape, code.expression, code.pose)
+        return self(vertices, code.camera, flame.albedo(code.albedo), code.light, **options)
+
+    def forward(self, vertices, camera, albedo=None, light=None, **options):
+        """Draw vertices (N, V, 3) through cameras (N, 3); see ``draw`` for the rest."""
+        pixels = project(vertices, camera, self.image_size)
+        return self.draw(vertices, pixels, albedo, light, **options)
+
+    def draw(self, vertices, pixels, albedo=None, light=None, background=None,
+             silhouette=None, occlusion=True, cull_backfaces=False):  # fmt: skip
+        """Draw vertices that some camera has put at ``pixels`` (N, V, 3) = (u, v, depth).
+
+        albedo      (N, 3, R, R) texture, (N, V, 3) vertex colours, or None for clay
+        light       (N, 9, 3), or None for none: the albedo itself is shown
+        background  (N, 3, H, W), a colour of three numbers, or None for black
+        silhouette  σ of a soft silhouette in squared picture units, or None for none
+        occlusion   multiply the shading by the head's ambient occlusion
+        """
+        flame, (height, width) = self.flame[0], self.image_size
+        faces = check_mesh(vertices, flame.faces)
+        batch, count = vertices.shape[:2]
+        ndc = to_ndc(pixels, self.image_size)
+        check_mesh(ndc, faces)
+        zbuffer = zbuffer_of(self.backend, vertices.device)
+        with torch.no_grad():
+            corners = face_corners(ndc.detach().float(), faces)
+            pix_to_face, _ = zbuffer(corners, height, width, cull_backfaces)
+        hit, face, px, py = covered(pix_to_face, height, width)
+
+        colours = albedo is not None and albedo.ndim == 3
+        table = [ndc.reshape(-1, 3).T, self._normals(vertices, faces)]
+        table.append(flame.ao.expand(batch, -1).reshape(1, -1))
+        if colours:
+            table.append(albedo.reshape(-1, 3).T)
+        index = self._corner_rows(faces, face, count)
+        gathered = _Gather.apply(torch.cat(table), index).unflatten(1, (3, -1))
+        weights = _barycentric_planes(gathered[:2], px, py)
+        values = (gathered[2:] * weights).sum(1)  # (depth, normal, occlusion[, colour], P)
+        planes = {"depth": values[:1], "normal": _unit(values[1:4])}
+        corner_uv = self.corner_uv.flatten(1).index_select(1, self._uv_rows(face, len(faces)))
+        planes["uv"] = (corner_uv.unflatten(1, (3, -1)) * weights).sum(1)
+
+        counts = torch.bincount(face // len(faces), minlength=batch).tolist()
+        planes["albedo"] = values[5:8] if colours else _sampled(albedo, planes["uv"], counts)
+        planes["shading"] = _lit(light, planes["normal"], counts)
+        if occlusion and light is not None:
+            planes["shading"] = planes["shading"] * values[4:5]
+        colour = planes["albedo"] * planes["shading"]
+        canvas = self._canvas(background, batch, colour)
+        image = canvas.index_copy(0, hit, colour.T)
+        image = image.view(batch, height, width, 3).permute(0, 3, 1, 2)
+        alpha = None
+        if silhouette is not None:
+            alpha = soft_silhouette(ndc, faces, (height, width), silhouette).unsqueeze(1)
+        return Rendering(image, pix_to_face, alpha, hit, planes)
+
+    def _normals(self, vertices, faces):
+        planes = vertices.reshape(-1, 3).T.contiguous()
+        return _normal_planes(planes, _batched_rows(faces, *vertices.shape[:2]))
+
+    def _corner_rows(self, faces, face, vertices):
+        """Rows (3·P,) of the vertices at the corners of the hit triangles."""
+        rows = faces.T.index_select(1, face % len(faces))
+        return (rows + face // len(faces) * vertices).reshape(-1)
+
+    def _uv_rows(self, face, count):
+        within = face % count
+        return torch.cat([within, within + count, within + 2 * count])
+
+    def _canvas(self, background, batch, like):
+        height, width = self.image_size
+        if background is None:
+            return like.new_zeros(batch * height * width, 3)
+        if not torch.is_tensor(background):
+            background = like.new_tensor(background)
+        if background.ndim == 1:
+            background = background.view(1, 3, 1, 1)
+        background = background.to(like).expand(batch, 3, height, width)
+        return background.permute(0, 2, 3, 1).reshape(-1, 3)
+
+
+def _barycentric_planes(corners, px, py):
+    """Barycentric weights (3, P) of corner planes (2, 3, P); see ``rasterize.barycentric_at``."""
+    x, y = corners
+    area = (x[2] - x[0]) * (y[1] - y[0]) - (y[2] - y[0]) * (x[1] - x[0]) + EPSILON
+    xa, ya, xb, yb = x.roll(-1, 0), y.roll(-1, 0), x.roll(1, 0), y.roll(1, 0)
+    return ((px - xa) * (yb - ya) - (py - ya) * (xb - xa)) / area
+
+
+def _sampled(texture, uv, counts):
+    """Texture colours (3, P) at uv (2, P); pixels come picture by picture, ``counts`` of each."""
+    if texture is None:
+        return torch.full_like(uv[:1], 0.75).expand(3, -1)
+    parts = []
+    for n, part in enumerate(uv.split(counts, 1)):
+        grid = part.T.view(1, 1, -1, 2)
+        parts.append(sample_texture(texture[n % len(texture)][None], grid)[0, :, 0])
+    return torch.cat(parts, 1)
+
+
+def _lit(light, normal, counts):
+    """Shading (3, P) of normals (3, P) under light (N, 9, 3)."""
+    if light is None:
+        return torch.ones_like(normal)
+    basis = torch.stack(_sh_planes(normal))
+    parts = [light[n % len(light)].T @ part for n, part in enumerate(basis.split(counts, 1))]
+    return torch.cat(parts, 1)
+
+
+__all__ = ["SH_CONSTANTS", "Renderer", "Rendering", "rasterize", "sample_texture", "shade",
+           "spherical_harmonics", "vertex_normals"]  # fmt: skip
