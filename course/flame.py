@@ -12,38 +12,84 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from course import flame_files
 from course.facecode import NECK, ROOT, resolve_device
 
 YAW_LIMIT = 39  # the contour table covers -39…39 degrees, one row a degree
 JOINTS = ("root", "neck", "jaw", "left eye", "right eye")
+PARENTS = (-1, 0, 1, 1, 1)
 
 
-def rodrigues(axis_angle):
-    """Rotation matrices (…, 3, 3) of axis-angle vectors (…, 3) in radians.
+# x, y and z of a vector to the nine entries of its cross-product matrix
+GENERATORS = torch.tensor(
+    [[0, 0, 0, 0, 0, -1, 0, 1, 0], [0, 0, 1, 0, 0, 0, -1, 0, 0], [0, -1, 0, 1, 0, 0, 0, 0, 0]]
+).float()
+
+
+def rotation_offsets(axis_angle):
+    """R − I (…, 3, 3) of axis-angle vectors (…, 3) in radians, by Rodrigues' formula.
 
     R = I + sin θ/θ·K + (1 − cos θ)/θ²·K², with K the cross-product matrix of the vector.
     Below 1e-4 rad the Taylor series takes over, so the gradient at zero is exact.
     """
-    x, y, z = axis_angle.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
-    cross = cross.unflatten(-1, (3, 3))
+    cross = (axis_angle @ GENERATORS.to(axis_angle)).unflatten(-1, (3, 3))
     square = (axis_angle * axis_angle).sum(-1)[..., None, None]
     small = square < 1e-8
-    safe = torch.where(small, torch.ones_like(square), square)
+    safe = square.masked_fill(small, 1.0)
     angle = safe.sqrt()
     a = torch.where(small, 1 - square / 6, angle.sin() / angle)
     b = torch.where(small, 0.5 - square / 24, (1 - angle.cos()) / safe)
-    identity = torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
-    return identity + a * cross + b * (cross @ cross)
+    return a * cross + b * (cross @ cross)
+
+
+def rodrigues(axis_angle):
+    """Rotation matrices (…, 3, 3) of axis-angle vectors (…, 3) in radians."""
+    offsets = rotation_offsets(axis_angle)
+    return offsets + torch.eye(3, dtype=offsets.dtype, device=offsets.device)
 
 
 def euler_yaw(rotation):
     """Yaw in degrees (positive: the face turns to the picture's right) of matrices (…, 3, 3)."""
     forward = rotation[..., :, 2]  # where the face's z axis (out of the nose) points
     return torch.rad2deg(torch.atan2(forward[..., 0], forward[..., 2]))
+
+
+class BlendSkinning(torch.autograd.Function):
+    """Linear blend skinning, v' = Σ_j w_vj (R_j v + t_j), in planes: x of all vertices, then y, z.
+
+    planes (N, 3, V), transforms (N, 12, 5) with 3×4 matrices [R t] as columns, weights (5, V);
+    returns (N, 3, V). Written out because autograd would keep and add up nine copies of the mesh.
+    """
+
+    @staticmethod
+    def forward(ctx, planes, transforms, weights):
+        matrices = (transforms @ weights).unflatten(1, (3, 4))  # one 3×4 matrix a vertex
+        ctx.save_for_backward(planes, matrices, weights)
+        posed = torch.addcmul(matrices[:, :, 3], matrices[:, :, 0], planes[:, 0:1])
+        for k in (1, 2):
+            posed.addcmul_(matrices[:, :, k], planes[:, k : k + 1])
+        return posed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        planes, matrices, weights = ctx.saved_tensors
+        grad = grad.contiguous()  # mostly arrives as (N, V, 3), transposed
+        to_planes = to_transforms = None
+        if ctx.needs_input_grad[0]:  # Rᵀ grad
+            to_planes = matrices[:, 0, :3] * grad[:, 0:1]
+            for k in (1, 2):
+                to_planes.addcmul_(matrices[:, k, :3], grad[:, k : k + 1])
+        if ctx.needs_input_grad[1]:  # the outer product grad ⊗ [v, 1], summed with the weights
+            outer = torch.empty_like(matrices)
+            torch.mul(grad.unsqueeze(2), planes.unsqueeze(1), out=outer[:, :, :3])
+            outer[:, :, 3] = grad
+            to_transforms = F.linear(
+                outer.flatten(1, 2), weights
+            )  # 3× faster than outer @ weightsᵀ
+        return to_planes, to_transforms, None
 
 
 class FLAME(nn.Module):
@@ -77,8 +123,7 @@ class FLAME(nn.Module):
         self._buffer("posedirs", model["posedirs"])
         self._buffer("J_regressor", model["J_regressor"])
         self._buffer("lbs_weights", model["weights"])
-        parents = np.asarray(model["kintree_table"])[0].astype(np.int64)
-        self.parents = [-1, *parents[1:].tolist()]  # FLAME stores 2³²−1 for the root's parent
+        self.parents = PARENTS
         self._prepare_planes()
 
         self._buffer("vt", model.get("vt", np.zeros((1, 2))))
@@ -165,20 +210,14 @@ class FLAME(nn.Module):
         sizes.
         """
         blend, pose = self._codes(shape, expression, pose)
-        rotations = rodrigues(pose.unflatten(1, (5, 3)))
-        identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
-        correctives = (rotations[:, 1:] - identity).flatten(1)
-        coefficients = torch.cat([blend, correctives], 1)
+        offsets = rotation_offsets(pose.unflatten(1, (5, 3)))  # R − I of every joint
+        coefficients = torch.cat([blend, offsets[:, 1:].flatten(1)], 1)
         planes = torch.addmm(self._template_planes, coefficients, self._planes)
-        planes = planes.unflatten(1, (3, -1))  # (N, 3, V)
-
-        joints = self._joints(blend)
-        transforms = self._chain(rotations, joints)  # (N, 5, 3, 4)
-        skinning = transforms.flatten(2).transpose(1, 2) @ self._weights_t
-        skinning = skinning.unflatten(1, (3, 4))  # (N, 3, 4, V): one 3×4 matrix a vertex
-        posed = torch.addcmul(skinning[:, :, 3], skinning[:, :, 0], planes[:, 0:1])
-        posed = torch.addcmul(posed, skinning[:, :, 1], planes[:, 1:2])
-        posed = torch.addcmul(posed, skinning[:, :, 2], planes[:, 2:3])
+        rotations = offsets + torch.eye(3, dtype=pose.dtype, device=pose.device)
+        transforms = self._chain(rotations, self._joints(blend))
+        posed = BlendSkinning.apply(
+            planes.unflatten(1, (3, -1)), transforms.flatten(2).transpose(1, 2), self._weights_t
+        )
         return posed.transpose(1, 2)
 
     def joints(self, shape=None, expression=None):
@@ -202,21 +241,26 @@ class FLAME(nn.Module):
                                  f"({self.name}) takes (N, {size}).")  # fmt: skip
             if code.shape[0] not in (1, batch):
                 raise ValueError(f"{name} has {len(code)} rows where others have {batch}.")
-            parts.append(F.pad(code, (0, size - code.shape[1])).expand(batch, -1))
+            if code.shape[1] < size:
+                code = F.pad(code, (0, size - code.shape[1]))
+            parts.append(code.expand(batch, -1))
         return torch.cat(parts[:2], 1), parts[2]
 
     def _chain(self, rotations, joints):
-        """Each joint's transform from the unposed to the posed head, (N, 5, 3, 4)."""
-        world = [(rotations[:, 0], joints[:, 0])]
-        for k in range(1, 5):
-            parent_rotation, parent_place = world[self.parents[k]]
-            offset = (joints[:, k] - joints[:, self.parents[k]]).unsqueeze(-1)
-            place = parent_place + (parent_rotation @ offset).squeeze(-1)
-            world.append((parent_rotation @ rotations[:, k], place))
-        turned = torch.stack([rotation for rotation, _ in world], 1)
-        places = torch.stack([place for _, place in world], 1)
-        shift = places.unsqueeze(-1) - turned @ joints.unsqueeze(-1)
-        return torch.cat([turned, shift], -1)
+        """Each joint's transform [R t] from the unposed to the posed head, (N, 5, 3, 4).
+
+        FLAME's tree: the neck hangs on the root; jaw and eyes hang on the neck.
+        """
+        bones = torch.cat([joints[:, :1], joints[:, 1:] - joints[:, PARENTS[1:]]], 1)
+        rigid = torch.cat([rotations, bones.unsqueeze(-1)], -1)
+        local = F.pad(rigid, (0, 0, 0, 1))
+        local[..., 3, 3] = 1  # homogeneous 4×4 matrices, relative to the parent
+        root = local[:, :1]
+        neck = root @ local[:, 1:2]
+        turned, places = torch.cat([root, neck, neck @ local[:, 2:]], 1)[..., :3, :].split(
+            [3, 1], -1
+        )
+        return torch.cat([turned, places - turned @ joints.unsqueeze(-1)], -1)
 
     def landmarks(self, vertices, pose=None):
         """The 68 landmarks (N, 68, 3) in iBUG's order: 17 contour, then 51 inner points.
