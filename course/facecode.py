@@ -11,6 +11,7 @@ from course.files import write_text
 ROOT, NECK, JAW, LEFT_EYE, RIGHT_EYE = (slice(3 * k, 3 * k + 3) for k in range(5))
 FIXED_SHAPES = {"pose": (15,), "camera": (3,), "light": (9, 3)}
 DECIMALS = 6
+FORMAT = "face-code 1"
 
 
 def resolve_device(device=None):
@@ -43,17 +44,15 @@ class FaceCode:
     light: torch.Tensor
 
     def __post_init__(self):
+        for field in fields(self):
+            shape = tuple(getattr(self, field.name).shape)
+            sizes = FIXED_SHAPES.get(field.name, ("any",))
+            if len(shape) != 1 + len(sizes) or (sizes != ("any",) and shape[1:] != sizes):
+                wish = ", ".join(map(str, sizes))
+                raise ValueError(f"FaceCode.{field.name} has shape {shape}, not (N, {wish}).")
         rows = {f.name: len(getattr(self, f.name)) for f in fields(self)}
         if len(set(rows.values())) != 1:
-            raise ValueError(
-                f"Every field of a FaceCode needs the same number of rows, not {rows}."
-            )
-        for name, shape in FIXED_SHAPES.items():
-            if tuple(getattr(self, name).shape[1:]) != shape:
-                got = tuple(getattr(self, name).shape)
-                raise ValueError(
-                    f"FaceCode.{name} has shape (N, {', '.join(map(str, shape))}), not {got}."
-                )
+            raise ValueError(f"A FaceCode needs the same number of rows everywhere, not {rows}.")
 
     @classmethod
     def zeros(cls, flame, n=1, device=None):
@@ -114,14 +113,30 @@ class FaceCode:
         """A copy with some fields exchanged."""
         return replace(self, **changes)
 
+    def parameters(self, names=None):
+        """The named fields (all, without names) as a list for an optimiser, gradients switched on.
+
+        Raises ValueError for a name that is no field.
+        """
+        known = [f.name for f in fields(self)]
+        for name in names or ():
+            if name not in known:
+                raise ValueError(f"FaceCode has no field {name}; it has {', '.join(known)}.")
+        return [getattr(self, name).requires_grad_() for name in names or known]
+
     def save(self, path, head=None):
-        """Write the codes as readable JSON, whole or not at all."""
-        content = {"format": "face-code 1", "head": head}
+        """Write the codes as readable JSON, whole or not at all.
+
+        ``head`` is the name of the head model they belong to. Raises ValueError for NaN.
+        """
+        lines = [f' "format": "{FORMAT}"', f' "head": {json.dumps(head)}']
         for field in fields(self):
             values = getattr(self, field.name).detach().cpu().double()
-            content[field.name] = [_rounded(row) for row in values.tolist()]
-        text = json.dumps(content, indent=1)
-        write_text(path, text + "\n")
+            if not values.isfinite().all():
+                raise ValueError(f"FaceCode.{field.name} holds NaN or infinity; not saved.")
+            rows = ",\n".join("  " + json.dumps(_rounded(row)) for row in values.tolist())
+            lines.append(f' "{field.name}": [\n{rows}\n ]')
+        write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
     def load(cls, path, device=None):
@@ -132,15 +147,18 @@ class FaceCode:
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            columns = [
-                torch.tensor(content[f.name], dtype=torch.float32, device=device)
-                for f in fields(cls)
-            ]
+            missing = [f.name for f in fields(cls) if f.name not in content]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            columns = [torch.tensor(content[f.name], dtype=torch.float32) for f in fields(cls)]
+            if not all(column.isfinite().all() for column in columns):
+                raise ValueError("it holds NaN or infinity")
+            return cls(*columns).to(resolve_device(device))
         except FileNotFoundError:
             raise
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a saved FaceCode ({error}).") from None
-        return cls(*columns)
+        except (OSError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            reason = str(error).rstrip(".")
+            raise ValueError(f"{path} is not a saved FaceCode: {reason}.") from None
 
 
 def _rounded(values):

@@ -6,7 +6,6 @@ real FLAME files, whose keys it shares.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +18,6 @@ from course.facecode import NECK, ROOT, resolve_device
 
 YAW_LIMIT = 39  # the contour table covers -39…39 degrees, one row a degree
 JOINTS = ("root", "neck", "jaw", "left eye", "right eye")
-PARENTS = (-1, 0, 1, 1, 1)
 
 
 # x, y and z of a vector to the nine entries of its cross-product matrix
@@ -123,7 +121,7 @@ class FLAME(nn.Module):
         self._buffer("posedirs", model["posedirs"])
         self._buffer("J_regressor", model["J_regressor"])
         self._buffer("lbs_weights", model["weights"])
-        self.parents = PARENTS
+        self.parents = flame_files.PARENTS
         self._prepare_planes()
 
         self._buffer("vt", model.get("vt", np.zeros((1, 2))))
@@ -149,9 +147,8 @@ class FLAME(nn.Module):
         """
         path = flame_files.find(path)
         model = flame_files.read(path)
-        if "static_lmk_faces_idx" not in model:
-            embedding = flame_files.read_embedding(Path(path).parent)
-            model.update({k: v for k, v in embedding.items() if "lmk" in k})
+        if path != flame_files.BUILT_IN:
+            model = {**flame_files.read_companions(path.parent, model), **model}
         name = "built-in" if path == flame_files.BUILT_IN else path.stem
         return cls(model, name, n_shape, n_expression).to(resolve_device(device))
 
@@ -251,7 +248,7 @@ class FLAME(nn.Module):
 
         FLAME's tree: the neck hangs on the root; jaw and eyes hang on the neck.
         """
-        bones = torch.cat([joints[:, :1], joints[:, 1:] - joints[:, PARENTS[1:]]], 1)
+        bones = torch.cat([joints[:, :1], joints[:, 1:] - joints[:, self.parents[1:]]], 1)
         rigid = torch.cat([rotations, bones.unsqueeze(-1)], -1)
         local = F.pad(rigid, (0, 0, 0, 1))
         local[..., 3, 3] = 1  # homogeneous 4×4 matrices, relative to the parent

@@ -1,63 +1,44 @@
-"""Finding and reading head models: the built-in ``head.npz`` and real FLAME files.
-
-FLAME's pickles hold chumpy arrays and scipy matrices. A pickle can run any program while it is
-read, so it goes through an unpickler that knows numpy, scipy.sparse and a stand-in for chumpy.
-"""
+"""Finding and reading head models: the built-in ``head.npz``, real FLAME files, and what FLAME's
+users keep beside them (68-landmark embedding, masks, UV)."""
 
 import os
-import pickle
+import re
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 
+from course import safe_pickle
 from course.files import DATA
 
 BUILT_IN = DATA / "head.npz"
 REQUIRED = ("v_template", "f", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights")
 FLAME_SHAPE_COMPONENTS = 300  # FLAME files hold identity first, then 100 expressions
+PARENTS = (-1, 0, 1, 1, 1)  # of root, neck, jaw, left eye, right eye
 
-
-class ChumpyArray:
-    """Stands in for ``chumpy.ch.Ch``: keeps the array, knows nothing of derivatives."""
-
-    def __init__(self, *args):
-        self.array = np.asarray(args[0]) if args else None
-
-    def __setstate__(self, state):
-        self.array = np.asarray(state["x"] if isinstance(state, dict) else state)
-
-
-_SPARSE = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array", "coo_array")
-_ALLOWED = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("chumpy.ch", "Ch"): ChumpyArray,
-    ("chumpy", "Ch"): ChumpyArray,
-    ("_codecs", "encode"): __import__("_codecs").encode,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
+# equal letters are equal numbers: V vertices, F triangles, C components, T texture coordinates
+SHAPES = {
+    "v_template": ("V", 3),
+    "f": ("F", 3),
+    "shapedirs": ("V", 3, "C"),
+    "posedirs": ("V", 3, 36),
+    "J_regressor": (5, "V"),
+    "kintree_table": (2, 5),
+    "weights": ("V", 5),
+    "vt": ("T", 2),
+    "ft": ("F", 3),
+    "static_lmk_faces_idx": (51,),
+    "static_lmk_bary_coords": (51, 3),
+    "dynamic_lmk_faces_idx": (79, 17),
+    "dynamic_lmk_bary_coords": (79, 17, 3),
+    "ao": ("V",),
+    "albedo_mean": ("R", "R", 3),
+    "albedo_dirs": ("A", "Q", "Q", 3),
+    "albedo_names": ("A",),
 }
-for _core in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ALLOWED[_core, "_reconstruct"] = np._core.multiarray._reconstruct
-    _ALLOWED[_core, "scalar"] = np._core.multiarray.scalar
-for _kind in _SPARSE:
-    for _module in ("scipy.sparse", f"scipy.sparse.{_kind[:3]}", f"scipy.sparse._{_kind[:3]}"):
-        _ALLOWED[_module, _kind] = getattr(scipy.sparse, _kind)
-
-
-class RestrictedUnpickler(pickle.Unpickler):
-    """Builds numpy arrays, scipy matrices and chumpy stand-ins; refuses everything else by name."""
-
-    def find_class(self, module, name):
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise ValueError(
-                f"the file asks for {module}.{name}, which no FLAME file needs; it was refused "
-                "and nothing in it was run"
-            ) from None
+INDICES = {"f": "v_template", "ft": "vt", "static_lmk_faces_idx": "f", "dynamic_lmk_faces_idx": "f"}
+NOT_MODELS = ("embedding", "texture", "mask", "albedo", "landmark", "contour")
 
 
 def find(path=None):
@@ -83,11 +64,16 @@ def find(path=None):
 
 
 def _model_files(folder):
-    """FLAME model files in a folder, oldest first (the embedding and texture files are not)."""
+    """FLAME model files in a folder, the best last: for both sexes, newest year, newest file."""
     files = [p for kind in ("*.pkl", "*.npz") for p in Path(folder).glob(kind)]
-    others = ("embedding", "texture", "mask", "albedo")
-    files = [p for p in files if not any(word in p.name.lower() for word in others)]
-    return sorted(files, key=lambda p: (p.stat().st_mtime, p.name))
+    files = [p for p in files if not any(word in p.name.lower() for word in NOT_MODELS)]
+
+    def rank(path):
+        year = re.search(r"20\d\d", path.name)
+        one_sex = bool(re.search(r"male", path.name.lower()))
+        return (not one_sex, int(year[0]) if year else 0, path.stat().st_mtime, path.name)
+
+    return sorted(files, key=rank)
 
 
 def read(path):
@@ -96,95 +82,119 @@ def read(path):
     Raises ValueError with one sentence that says what is wrong with the file.
     """
     path = Path(path)
-    raw = _read_npz(path) if path.suffix == ".npz" else _read_pickle(path)
-    model = {key: _plain(value) for key, value in raw.items()}
+    model = _read_npz(path) if path.suffix == ".npz" else safe_pickle.load(path)
+    if not isinstance(model, dict):
+        raise ValueError(f"{path} holds a {type(model).__name__}, not a FLAME model.")
     missing = [key for key in REQUIRED if model.get(key) is None]
     if missing:
         raise ValueError(f"{path} is not a FLAME model: it lacks {', '.join(missing)}.")
-    _check_shapes(path, model)
+    check(path, model)
     return model
 
 
-def read_embedding(folder):
-    """The 68-landmark embedding that FLAME users keep beside the model, or an empty dict."""
-    for path in sorted(Path(folder).glob("*landmark*embedding*")):
-        if path.suffix == ".npz":
-            return _read_npz(path)
-        if path.suffix == ".npy":
-            with path.open("rb") as file:
-                return _read_npy_dict(path, file)
-    return {}
+def read_companions(folder, model):
+    """What lies beside a real FLAME file, with the built-in head's keys; maybe an empty dict.
+
+    Landmarks: DECA's ``landmark_embedding.npy``, or RingNet's ``flame_static_embedding.pkl`` and
+    ``flame_dynamic_embedding.npy``. Masks: ``FLAME_masks.pkl``. UV: ``FLAME_texture.npz``.
+    """
+    found = {}
+    for path in sorted(Path(folder).glob("*")):
+        name = path.name.lower()
+        if "embedding" in name and "mediapipe" not in name:
+            found.update(_embedding(path))
+        elif "mask" in name and path.suffix == ".pkl":
+            found.update(_masks(path, len(model["v_template"])))
+        elif ("texture" in name or "albedo" in name) and path.suffix == ".npz":
+            arrays = _read_npz(path, ("vt", "ft"))
+            found.update(arrays if len(arrays) == 2 else {})
+    check(folder, {**model, **found})
+    if all(key in found for key in SHAPES if "_lmk_" in key):
+        rows = _contour_order(model, found)
+        for key in ("dynamic_lmk_faces_idx", "dynamic_lmk_bary_coords"):
+            found[key] = found[key][rows]
+        return found
+    return {key: value for key, value in found.items() if "_lmk_" not in key}
 
 
-def _read_npy_dict(path, file):
-    """A .npy that holds one pickled dict: numpy's header, then a pickle we read with care."""
-    try:
-        version = np.lib.format.read_magic(file)
-        reader = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                  else np.lib.format.read_array_header_2_0)  # fmt: skip
-        reader(file)
-        content = RestrictedUnpickler(file, encoding="latin1").load()
-        return {str(k): _plain(v) for k, v in dict(content.item()).items()}
-    except (ValueError, EOFError, pickle.UnpicklingError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from None
+def _embedding(path):
+    if path.suffix not in (".npy", ".npz", ".pkl"):
+        return {}
+    arrays = _read_npz(path) if path.suffix == ".npz" else safe_pickle.load(path, tensors=True)
+    if not isinstance(arrays, dict):
+        raise ValueError(f"{path} holds no landmark embedding.")
+    part = "dynamic" if "dynamic" in path.name.lower() else "static"
+    renamed = {"lmk_face_idx": f"{part}_lmk_faces_idx", "lmk_b_coords": f"{part}_lmk_bary_coords"}
+    arrays = {renamed.get(key, key): np.asarray(value) for key, value in arrays.items()}
+    return {key: arrays[key] for key in SHAPES if "_lmk_" in key and key in arrays}
 
 
-def _read_npz(path):
+def _contour_order(model, embedding):
+    """Rows of a contour table put in order of yaw, -39…39 degrees.
+
+    FLAME's users store 0…39, then -1…-39, and codes differ in the sign. So the geometry decides:
+    turning to the picture's right, the contour of that far cheek slides forward.
+    """
+    corners = np.asarray(model["f"], np.int64)[embedding["dynamic_lmk_faces_idx"].astype(np.int64)]
+    weights = embedding["dynamic_lmk_bary_coords"][..., None]
+    depth = (np.asarray(model["v_template"])[corners] * weights).sum(2)[..., 2]
+    lead = depth[:, 9:].mean(1) - depth[:, :8].mean(1)  # the picture's right before its left
+    rising, halves = np.arange(-39, 40), np.r_[0:40, -1:-40:-1]
+    yaw = max((rising, -rising, halves, -halves), key=lambda degrees: float(lead @ degrees))
+    return np.argsort(yaw)
+
+
+def _masks(path, vertices):
+    """FLAME_masks.pkl: lists of vertices by name, as booleans with the names that we use."""
+    lists = safe_pickle.load(path)
+    parts = {"face": ["face"], "eyes": ["left_eyeball", "right_eyeball"], "lips": ["lips"],
+             "neck": ["neck"], "scalp": ["scalp"], "ears": ["left_ear", "right_ear"]}  # fmt: skip
+    found = {}
+    for name, sources in parts.items():
+        if isinstance(lists, dict) and all(source in lists for source in sources):
+            chosen = np.concatenate([np.asarray(lists[s]).ravel() for s in sources]).astype(int)
+            if len(chosen) and not 0 <= chosen.min() <= chosen.max() < vertices:
+                raise ValueError(f"{path} belongs to another model: it names vertices beyond ours.")
+            found[f"mask_{name}"] = np.isin(np.arange(vertices), chosen)
+    return found
+
+
+def _read_npz(path, keys=None):
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+            return {key: file[key] for key in file.files if keys is None or key in keys}
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or not an .npz file ({error}).") from None
 
 
-def _read_pickle(path):
-    try:
-        with path.open("rb") as file:
-            content = RestrictedUnpickler(file, encoding="latin1").load()
-    except FileNotFoundError:
-        raise
-    except ValueError as error:
-        raise ValueError(f"{path} is not a plain FLAME pickle: {error}.") from None
-    except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, IndexError, KeyError,
-            MemoryError, OSError, OverflowError, UnicodeDecodeError) as error:  # fmt: skip
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{path} is cut short or is not a pickle ({reason}).") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a FLAME model.")
-    return content
-
-
-def _plain(value):
-    if isinstance(value, ChumpyArray):
-        return value.array
-    if scipy.sparse.issparse(value):
-        return value.toarray()
-    return np.asarray(value) if isinstance(value, list | tuple) else value
-
-
-def _check_shapes(path, model):
-    vertices = np.shape(model["v_template"])[0] if np.ndim(model["v_template"]) else 0
-    joints = np.shape(model["J_regressor"])[0] if np.ndim(model["J_regressor"]) else 0
-    expected = {
-        "v_template": (vertices, 3),
-        "f": (None, 3),
-        "shapedirs": (vertices, 3, None),
-        "posedirs": (vertices, 3, 9 * (joints - 1)),
-        "J_regressor": (joints, vertices),
-        "kintree_table": (2, joints),
-        "weights": (vertices, joints),
-    }
-    for key, wanted in expected.items():
+def check(path, model):
+    """Compare a model's arrays with SHAPES and INDICES; the ValueError names the first fault."""
+    sizes = {}
+    wanted = SHAPES | {key: ("V",) for key in model if key.startswith("mask_")}
+    for key, shape in wanted.items():
+        if key not in model:
+            continue
         got = np.shape(model[key])
-        if len(got) != len(wanted) or any(
-            w is not None and w != g for w, g in zip(wanted, got, strict=True)
-        ):
-            wish = "(" + ", ".join("any" if w is None else str(w) for w in wanted) + ")"
-            raise ValueError(f"{path}: {key} has shape {got}, but {wish} is needed.")
-    if joints != 5:
-        raise ValueError(f"{path} has {joints} joints; FLAME has 5 (root, neck, jaw, two eyes).")
-    faces = np.asarray(model["f"])
-    if faces.size == 0 or int(faces.min()) < 0 or int(faces.max()) >= vertices:
-        raise ValueError(f"{path}: f names vertices outside 0…{vertices - 1}.")
+        fits = len(got) == len(shape)
+        for size, here in zip(shape, got, strict=False):
+            fits &= here == (sizes.setdefault(size, here) if isinstance(size, str) else size)
+        if not fits:
+            wish = ", ".join(str(sizes.get(size, size)) for size in shape)
+            raise ValueError(f"{path}: {key} has shape {got}, but ({wish}) is needed.")
+        values = np.asarray(model[key])
+        if values.dtype.kind not in ("U" if key.endswith("names") else "fiub"):
+            raise ValueError(f"{path}: {key} holds {values.dtype} where numbers are needed.")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"{path}: {key} holds NaN or infinite numbers.")
+    for key, target in INDICES.items():
+        if key in model:
+            values, count = np.asarray(model[key]), len(model.get(target, ()))
+            if values.size == 0 or not 0 <= int(values.min()) <= int(values.max()) < count:
+                raise ValueError(f"{path}: {key} points outside 0…{count - 1} of {target}.")
+    parents = np.asarray(model["kintree_table"])[0, 1:].astype(np.int64).tolist()
+    if parents != list(PARENTS[1:]):
+        raise ValueError(f"{path}: the joints hang on {parents}, but FLAME's on {PARENTS[1:]}.")
+    if not 0 <= int(model.get("n_shape", 0)) <= sizes["C"]:
+        raise ValueError(f"{path}: n_shape is not a number of the {sizes['C']} components.")

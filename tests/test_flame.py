@@ -177,7 +177,7 @@ def test_damaged_files(tmp_path):
         ("posedirs", np.zeros((30, 3, 30)), "posedirs has shape"),
         ("weights", None, "lacks weights"),
         ("f", np.full((4, 3), 30), "outside 0…29"),
-        ("J_regressor", np.zeros((4, 30)), "posedirs|kintree|joints"),
+        ("J_regressor", np.zeros((4, 30)), "J_regressor has shape"),
     ],
 )
 def test_wrong_shapes(key, value, message, tmp_path):
