@@ -153,7 +153,8 @@ class FLAME(nn.Module):
         return cls(model, name, n_shape, n_expression).to(resolve_device(device))
 
     def _buffer(self, name, value, dtype=torch.float32):
-        self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value)).to(dtype))
+        tensor = torch.as_tensor(np.ascontiguousarray(value)).to(dtype)
+        self.register_buffer(name, tensor, persistent=name[0] != "_")  # _… follow from the others
 
     def _prepare_planes(self):
         """One matrix for all blendshapes, in (3, V) planes, and joints straight from the codes."""

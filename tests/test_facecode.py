@@ -78,3 +78,34 @@ def test_resolve_device():
     if expected == "cpu":
         with pytest.raises(ValueError, match="no CUDA"):
             resolve_device("cuda")
+
+
+def test_parameters_are_the_fields_themselves(flame):
+    code = FaceCode.zeros(flame)
+    chosen = code.parameters(["shape", "camera"])
+    assert chosen[0] is code.shape
+    assert code.camera.requires_grad
+    assert not code.pose.requires_grad
+    with pytest.raises(ValueError, match="no field nose"):
+        code.parameters(["nose"])
+
+
+def test_a_file_is_checked(flame, tmp_path):
+    path = tmp_path / "code.json"
+    code = FaceCode.random(flame, 1, torch.Generator().manual_seed(1))
+    code.save(path)
+    good = json.loads(path.read_text())
+    for change, message in (
+        ({"pose": [[0.0] * 6]}, r"code\.json.*pose has shape"),
+        ({"shape": [[0.0], [1.0]]}, r"code\.json.*number of rows"),
+        ({"camera": [[float("nan")] * 3]}, "NaN"),
+        ({"light": 3}, "light"),
+        ({"albedo": [[1.0], [2.0, 3.0]]}, r"code\.json"),
+    ):
+        path.write_text(json.dumps({**good, **change}))
+        with pytest.raises(ValueError, match=message):
+            FaceCode.load(path)
+    path.unlink()
+    with pytest.raises(ValueError, match="NaN"):
+        code.replace(pose=code.pose * float("nan")).save(path)
+    assert list(tmp_path.iterdir()) == []

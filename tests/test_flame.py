@@ -250,3 +250,107 @@ def test_albedo(flame):
     assert torch.allclose(drawn[0], mean[0], atol=1e-6)
     assert 0 <= drawn.min() <= drawn.max() <= 1
     assert drawn[1].mean() < drawn[0].mean()  # the first component is melanin: darker
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("kind", [scipy.sparse.csc_matrix, scipy.sparse.csr_matrix, np.asarray])
+def test_every_protocol_and_matrix(protocol, kind, tmp_path):
+    model = made_up(30, 10)
+    path = tmp_path / "model.pkl"
+    path.write_bytes(
+        pickle.dumps({**model, "J_regressor": kind(model["J_regressor"])}, protocol=protocol)
+    )
+    back = flame_files.read(path)
+    for key in flame_files.REQUIRED:
+        assert np.array_equal(back[key], model[key])
+        assert back[key].dtype == model[key].dtype
+
+
+def test_random_damage_is_always_a_value_error(tmp_path):
+    rng = np.random.default_rng(0)
+    model = made_up(12, 6, 3, 2)
+    model["J_regressor"] = scipy.sparse.csc_matrix(model["J_regressor"])
+    whole = pickle.dumps(model, protocol=2)
+    path, refused = tmp_path / "model.pkl", 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 6)):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            flame_files.read(path)  # a changed digit of a number goes unseen
+        except ValueError:
+            refused += 1
+    assert refused > 30
+
+
+def dome(rings=41):
+    """A model whose mesh is a smooth half-ellipsoid facing the viewer, as a dict of arrays."""
+    side = np.linspace(-1, 1, rings)
+    x, y = np.meshgrid(side, side)
+    model = made_up(rings * rings, 4, 300, 100)
+    model["v_template"] = np.stack([x, y, -(x * x) - y * y], -1).reshape(-1, 3) * 0.1
+    corner = (np.arange(rings - 1)[:, None] * rings + np.arange(rings - 1)).ravel()
+    model["f"] = np.stack([corner, corner + 1, corner + rings], 1)
+    return model
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_lies_beside_a_real_model(reverse, tmp_path):
+    """Embedding with torch tensors (as DECA's), masks and UV; the contour is put in order."""
+    model = dome()
+    (tmp_path / "generic_model.pkl").write_bytes(pickle.dumps(model, protocol=2))
+    yaw = np.r_[0:40, -1:-40:-1] * (-1 if reverse else 1)
+    # turned to the picture's right, the right contour (9…16) comes forward, the left goes back
+    column = 20 + np.concatenate([np.full(8, -15), [0], np.full(8, 15)])[None]
+    columns = column - np.round(yaw / 10).astype(int)[:, None]
+    faces = 20 * 40 + columns
+    embedding = {
+        "static_lmk_faces_idx": np.arange(51),
+        "static_lmk_bary_coords": np.full((51, 3), 1 / 3),
+        "dynamic_lmk_faces_idx": torch.from_numpy(faces),
+        "dynamic_lmk_bary_coords": torch.full((79, 17, 3), 1 / 3),
+    }
+    np.save(tmp_path / "landmark_embedding.npy", embedding, allow_pickle=True)
+    parts = ("face", "left_eyeball", "right_eyeball")
+    masks = {name: np.arange(5) + 10 * k for k, name in enumerate(parts)}
+    (tmp_path / "FLAME_masks.pkl").write_bytes(pickle.dumps(masks, protocol=2))
+    vt = np.random.default_rng(0).random((50, 2))
+    np.savez(tmp_path / "FLAME_texture.npz", vt=vt, ft=np.zeros((len(model["f"]), 3), int))
+    flame = FLAME.load(tmp_path, device="cpu")
+    assert flame.masks["eyes"].sum() == 10
+    assert set(flame.masks) == {"face", "eyes"}
+    assert np.allclose(flame.vt, vt)
+    rest = flame()
+    right = [flame.landmarks(rest, yaw_pose(d))[0, 9:17, 2].mean() for d in (-35, 0, 35)]
+    left = [flame.landmarks(rest, yaw_pose(d))[0, :8, 2].mean() for d in (-35, 0, 35)]
+    assert right[0] < right[1] < right[2]
+    assert left[0] > left[1] > left[2]
+
+
+def test_contour_follows_yaw_of_root_and_neck_and_is_clamped():
+    model = {**made_up(100, 79), "static_lmk_faces_idx": np.zeros(51, int)}
+    model["static_lmk_bary_coords"] = np.full((51, 3), 1 / 3)
+    model["dynamic_lmk_faces_idx"] = np.repeat(np.arange(79)[:, None], 17, 1)
+    model["dynamic_lmk_bary_coords"] = np.full((79, 17, 3), 1 / 3)
+    flame = FLAME(model)
+    vertices = flame()
+
+    def row(pose):
+        place = flame.landmarks(vertices, pose)[0, 0]
+        return (vertices[0, flame.faces].mean(1) - place).norm(dim=1).argmin().item() - 39
+
+    for degrees, expected in ((0, 0), (12.3, 12), (-7.6, -8), (60, 39), (-80, -39)):
+        assert row(yaw_pose(degrees)) == expected
+    both = yaw_pose(10)
+    both[:, 4] = np.deg2rad(15)
+    assert row(both) == 25
+    nod = torch.zeros(1, 15)
+    nod[:, 0] = 0.5
+    assert row(nod) == 0
+
+
+def test_gradient_of_the_contour_reaches_the_vertices(flame):
+    vertices = flame().requires_grad_()
+    flame.landmarks(vertices, yaw_pose(20))[:, :17].sum().backward()
+    assert vertices.grad.sum(1)[0] == pytest.approx([17.0] * 3, abs=1e-4)
