@@ -1,0 +1,75 @@
+"""Meshes and pictures for other programs: OBJ with texture, GLB, PNG; written whole or not at all."""
+
+import io
+
+import imageio.v3 as iio
+import numpy as np
+import trimesh
+from PIL import Image
+
+from course.files import atomic_path, write_text
+
+
+def textured_mesh(vertices, faces, vt, ft, texture):
+    """A trimesh with one vertex per (place, texture place) pair.
+
+    vertices (V, 3) metres, faces (F, 3), vt (T, 2), ft (F, 3), texture (R, R, 3) uint8.
+    """
+    pairs = np.stack([np.asarray(faces).reshape(-1), np.asarray(ft).reshape(-1)], 1)
+    unique, index = np.unique(pairs, axis=0, return_inverse=True)
+    material = trimesh.visual.material.PBRMaterial(
+        name="face",
+        baseColorTexture=Image.fromarray(texture),
+        metallicFactor=0.0,
+        roughnessFactor=0.75,
+        doubleSided=True,
+    )
+    visual = trimesh.visual.TextureVisuals(uv=np.asarray(vt)[unique[:, 1]], material=material)
+    return trimesh.Trimesh(
+        np.asarray(vertices)[unique[:, 0]], index.reshape(-1, 3), visual=visual, process=False
+    )
+
+
+def save_glb(path, mesh):
+    """Write a binary glTF that any viewer opens."""
+    content = mesh.export(file_type="glb")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def save_obj(path, mesh):
+    """Write ``name.obj``, ``name.mtl`` and ``name.png`` beside each other."""
+    stem = path.stem.replace(" ", "_")  # many readers split file names in an .mtl at spaces
+    simple = mesh.copy()
+    image = mesh.visual.material.baseColorTexture
+    material = trimesh.visual.material.SimpleMaterial(image=image, name=stem)
+    simple.visual = trimesh.visual.TextureVisuals(uv=mesh.visual.uv, material=material)
+    text, files = trimesh.exchange.obj.export_obj(
+        simple, include_normals=True, return_texture=True, mtl_name=f"{stem}.mtl"
+    )
+    for name, content in files.items():
+        target = path.with_name(name)
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(content)
+    write_text(path, text)
+
+
+def save_png(path, picture):
+    """Write a picture: (H, W, 3) or (H, W) uint8 or uint16, or a (3, H, W) tensor in 0…1."""
+    with atomic_path(path) as temporary:
+        iio.imwrite(temporary, to_uint8(picture), extension=".png")
+
+
+def to_uint8(picture):
+    """(3, H, W) floats in 0…1 as (H, W, 3) uint8; uint8 and uint16 arrays pass."""
+    if hasattr(picture, "detach"):
+        picture = picture.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+        picture = (255 * picture).round().astype(np.uint8)
+    return np.asarray(picture)
+
+
+def jpeg_bytes(picture, quality=90):
+    """A picture as JPEG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(picture)).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

@@ -1,0 +1,293 @@
+"""Analysis by synthesis (Blanz and Vetter 1999): change the codes until the drawn face is the photo.
+
+First landmarks only, which find pose, size and the coarse shape; then pixels, coarse to fine. One
+identity (shape, albedo) is shared by all photographs of a person; each has its own expression,
+pose, camera and light.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from course.camera import fit_camera, project
+from course.facecode import JAW, LEFT_EYE, RIGHT_EYE, ROOT, FaceCode
+from course.photo import crop_around
+from course.render import Renderer, spherical_harmonics
+
+# how much a landmark counts: the contour slides and hides behind hair, the inner points do not
+LANDMARK_WEIGHTS = torch.cat([torch.full((17,), 0.35), torch.ones(51)])
+LANDMARK_WEIGHTS[17:27] = 0.7  # brows are painted as much as grown
+SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
+OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
+STEPS = {"landmarks": 240, 56: 70, 112: 70, 224: 40}
+RATES = {"shape": 0.05, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
+         "light": 0.03}  # fmt: skip
+
+
+@dataclass
+class FitResult:
+    """What a fit found.
+
+    codes      FaceCode of N faces, one a photo, shape and albedo the same in all
+    vertices   (N, V, 3) posed, metres
+    images     (N, 3, S, S) the crops · rendered (N, 3, S, S) · mask (N, 1, S, S) of compared pixels
+    crops      the N crops · landmarks (N, 68, 2) the model's, in pixels of the original pictures
+    losses     stage → list of values · seconds stage → float
+    """
+
+    codes: FaceCode
+    vertices: torch.Tensor
+    images: torch.Tensor
+    rendered: torch.Tensor
+    mask: torch.Tensor
+    crops: list
+    landmarks: np.ndarray
+    losses: dict = field(default_factory=dict)
+    seconds: dict = field(default_factory=dict)
+
+
+def fit(photos, detections, flame, image_size=224, backend="auto", steps=None, progress=True,
+        start=None):  # fmt: skip
+    """Fit ``flame`` to photographs of one person.
+
+    photos      list of (H, W, 3) uint8 · detections: one ``photo.Detection`` each
+    image_size  side of the crops that are compared, pixels
+    steps       overrides of STEPS, e.g. {"landmarks": 100, 224: 0}
+    start       a FaceCode to start from instead of the mean face
+    Raises ValueError when there is nothing to fit.
+    """
+    if not photos or len(photos) != len(detections):
+        raise ValueError("fit needs at least one photograph and one detection for each.")
+    device = flame.v_template.device
+    clock = time.perf_counter()
+    crops = [crop_around(d.points, image_size) for d in detections]
+    images = torch.stack([c.apply(p) for c, p in zip(crops, photos, strict=True)]).to(device)
+    points = np.stack([c.to_crop(d.points) for c, d in zip(crops, detections, strict=True)])
+    sigma = np.stack(
+        [d.sigma * image_size / c.side for c, d in zip(crops, detections, strict=True)]
+    )
+    fitter = _Fitter(flame, images, torch.from_numpy(points).float().to(device),
+                     torch.from_numpy(sigma).float().to(device), backend, start)  # fmt: skip
+    schedule = STEPS | (steps or {})
+    quiet = not progress or bool(os.environ.get("COURSE_QUIET"))
+    with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet) as bar:
+        for stage, count in schedule.items():
+            if stage == "landmarks":
+                fitter.landmark_stage(count, bar)
+            elif count:
+                fitter.pixel_stage(min(stage, image_size), count, bar)
+            name = stage if stage == "landmarks" else f"pixels {stage}"
+            fitter.seconds[name] = time.perf_counter() - clock
+            clock = time.perf_counter()
+    return fitter.result(crops)
+
+
+class _Fitter:
+    def __init__(self, flame, images, points, sigma, backend, start):
+        self.flame, self.images, self.points, self.backend = flame, images, points, backend
+        self.size = images.shape[-1]
+        weights = LANDMARK_WEIGHTS.to(points) / (SIGMA_FLOOR * self.size + sigma)
+        self.weights = (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
+        self.losses, self.seconds = {}, {}
+        n = len(images)
+        code = FaceCode.zeros(flame, n) if start is None else start.clone()
+        code.pose[:, ROOT], code.camera = _first_pose(flame, points, self.size)
+        # one row for what all photographs share
+        self.free = {
+            "shape": code.shape.mean(0, keepdim=True),
+            "albedo": code.albedo.mean(0, keepdim=True),
+            "expression": code.expression,
+            "pose": code.pose,
+            "camera": code.camera,
+            "light": code.light,
+        }
+        self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
+        self.vertex_albedo = _VertexAlbedo(flame)
+        face = flame.masks["face"] | flame.masks.get("eyes", flame.masks["face"])
+        inside = flame.masks.get("mouth_interior")
+        compared = face[flame.faces].all(1)
+        if inside is not None:
+            compared &= ~inside[flame.faces].any(1)
+        self.compared = compared
+
+    def code(self):
+        n = len(self.images)
+        shared = {k: self.free[k].expand(n, -1) for k in ("shape", "albedo")}
+        return FaceCode(**(self.free | shared))
+
+    def _adam(self, names, scale=1.0):
+        return torch.optim.Adam(
+            [{"params": [self.free[k]], "lr": scale * RATES[k]} for k in names], betas=(0.9, 0.98)
+        )
+
+    def _head(self):
+        pose = self._pose()
+        vertices = self.flame(self.code().shape, self.free["expression"], pose)
+        return vertices, pose
+
+    def _pose(self):
+        """Root, jaw pitch and one gaze for both eyes; the neck cannot be told from the root."""
+        pose = self.free["pose"]
+        jaw = torch.cat([pose[:, 6:7].clamp(-0.02, 0.7), 0.3 * pose[:, 7:9]], 1)
+        gaze = (pose[:, LEFT_EYE] + pose[:, RIGHT_EYE]) / 2
+        gaze = torch.cat([gaze[:, :2].clamp(-0.6, 0.6), 0 * gaze[:, 2:]], 1)
+        return torch.cat([pose[:, ROOT], 0 * pose[:, 3:6], jaw, gaze, gaze], 1)
+
+    def _landmark_loss(self, vertices, pose):
+        marks = project(self.flame.landmarks(vertices, pose), self.free["camera"], self.size)
+        offset = (marks[..., :2] - self.points) / self.size
+        distance = (offset.square().sum(-1, keepdim=True) + 1e-6).sqrt()  # robust: L1 far away
+        return (self.weights * distance).mean()
+
+    def _prior(self):
+        """½Σ² of unit-variance codes (Gaussian prior), jaw and gaze kept near rest."""
+        free, pose = self.free, self.free["pose"]
+        prior = free["shape"].square().sum() * len(self.images) + free["expression"].square().sum()
+        prior = prior + 20 * pose[:, JAW][:, 1:].square().sum()
+        gaze = pose[:, LEFT_EYE].square().sum() + pose[:, RIGHT_EYE].square().sum()
+        return 0.5 * (prior + 2 * gaze) / len(self.images)
+
+    def landmark_stage(self, count, bar):
+        names = ("shape", "expression", "pose", "camera")
+        optimizer, history = self._adam(names), []
+        for step in range(count):
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("first", group["lr"]) * (1 - 0.9 * step / count)
+            vertices, pose = self._head()
+            marks = self._landmark_loss(vertices, pose)
+            loss = 100 * marks + 0.012 * self._prior()
+            _step(optimizer, loss)
+            history.append(float(marks))
+            bar.update()
+        self.losses["landmarks"] = history
+
+    def pixel_stage(self, size, count, bar):
+        renderer = Renderer(self.flame, size, self.backend)
+        images = torch.nn.functional.interpolate(self.images, (size, size), mode="area")
+        with torch.no_grad():
+            self._solve_light(renderer, images)
+        optimizer, history = self._adam(self.free, 0.5), []
+        for step in range(count):
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("first", group["lr"]) * (1 - 0.8 * step / count)
+            vertices, pose = self._head()
+            drawn = self._draw(renderer, vertices)
+            mask = self._mask(drawn)
+            square = ((drawn.image - images) ** 2).sum(1, keepdim=True)
+            robust = square / (
+                square + OUTLIER**2
+            )  # Geman and McClure: hidden pixels lose their say
+            photometric = (robust * mask).sum() / mask.sum().clamp_min(1)
+            albedo, light = self.free["albedo"], self.free["light"]
+            colour = light - light.mean(-1, keepdim=True)  # lamps are nearly white
+            loss = (
+                6.0 * photometric
+                + 45 * self._landmark_loss(vertices, pose)
+                + 0.008 * self._prior()
+                + 0.004 * albedo.square().sum()
+                + 0.5 * colour.square().sum() / len(images)
+                + 0.02 * light[:, 4:].square().sum() / len(images)
+            )
+            _step(optimizer, loss)
+            history.append(float(photometric))
+            bar.update()
+        self.losses[f"pixels {size}"] = history
+
+    def _draw(self, renderer, vertices):
+        colours = self.vertex_albedo(self.free["albedo"]).expand(len(vertices), -1, -1)
+        return renderer(vertices, self.free["camera"], colours, self.free["light"])
+
+    def _mask(self, drawn):
+        """(N, 1, H, W) pixels of skin, lips and eyes, where the model means to explain the photo."""
+        face = drawn.pix_to_face
+        return (self.compared[face % len(self.compared)] & (face >= 0)).unsqueeze(1).float()
+
+    def _solve_light(self, renderer, images):
+        """Light by least squares, given the rest: per photo and colour nine unknowns."""
+        vertices, _ = self._head()
+        drawn = self._draw(renderer, vertices)
+        mask = self._mask(drawn)[:, 0].bool()
+        for n in range(len(images)):
+            basis = spherical_harmonics(drawn.normal[n].permute(1, 2, 0)[mask[n]])
+            if len(basis) < 50:
+                continue
+            ridge = torch.diag(torch.tensor([0.0] + [0.02] * 3 + [0.2] * 5)).to(basis) * len(basis)
+            for c in range(3):
+                albedo = drawn.albedo[n, c][mask[n]]
+                rows = basis * albedo[:, None]
+                target = images[n, c][mask[n]]
+                weight = torch.ones_like(target)
+                for _ in range(3):  # a few rounds without the pixels that do not fit
+                    left = rows.T @ (weight[:, None] * rows) + ridge
+                    light = torch.linalg.solve(left, rows.T @ (weight * target))
+                    residual = rows @ light - target
+                    weight = 1 / (1 + (residual / OUTLIER) ** 2) ** 2
+                self.free["light"][n, :, c] = light
+
+    @torch.no_grad()
+    def result(self, crops):
+        vertices, pose = self._head()
+        code = self.code().detach().replace(pose=pose)
+        code = code.clone()
+        marks = project(self.flame.landmarks(vertices, pose), code.camera, self.size)[..., :2]
+        drawn = Renderer(self.flame, self.size, self.backend).render(code)
+        original = np.stack(
+            [c.to_photo(m) for c, m in zip(crops, marks.cpu().numpy(), strict=True)]
+        )
+        return FitResult(code, vertices, self.images, drawn.image, self._mask(drawn), crops, original,
+                         self.losses, self.seconds)  # fmt: skip
+
+
+def _step(optimizer, loss):
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+class _VertexAlbedo:
+    """Albedo at the vertices: (1, V, 3) from codes, much cheaper than whole textures."""
+
+    def __init__(self, flame):
+        vertices, corners = flame.faces.reshape(-1), flame.ft.reshape(-1)
+        uv = flame.v_template.new_zeros(len(flame.v_template), 2)
+        uv[vertices] = flame.vt[corners]
+        grid = torch.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1]], -1)[None, None]
+
+        def at(texture):
+            sampled = torch.nn.functional.grid_sample(texture, grid, align_corners=False)
+            return sampled[:, :, 0].transpose(1, 2)
+
+        self.mean = at(flame.albedo_mean[None])
+        self.dirs = at(flame.albedo_dirs) if flame.n_albedo else None
+
+    def __call__(self, codes):
+        if self.dirs is None:
+            return self.mean
+        density = torch.einsum("nk,kvc->nvc", codes, self.dirs)
+        return (self.mean * density.exp()).clamp(0, 1)
+
+
+def _first_pose(flame, points, size):
+    """Root rotation (N, 3) and camera (N, 3) of the mean face, in closed form.
+
+    The best affine map from the mean's landmarks to the picture is made a rotation: its two rows,
+    orthonormalised, are the picture's axes (scaled orthography, as POSIT's first step).
+    """
+    rest = flame.landmarks(flame())[0].detach().cpu().numpy()[17:]
+    rotations = []
+    for marks in points[:, 17:].cpu().numpy():
+        target = (marks - marks.mean(0)) * [1, -1]
+        affine, *_ = np.linalg.lstsq(rest - rest.mean(0), target, rcond=None)
+        u, _, vt = np.linalg.svd(affine.T, full_matrices=False)
+        right, up = u @ vt
+        matrix = np.stack([right, up, np.cross(right, up)])
+        rotations.append(Rotation.from_matrix(matrix).as_rotvec())
+    pose = torch.zeros(len(points), 15).to(points)
+    pose[:, ROOT] = torch.from_numpy(np.stack(rotations)).to(points)
+    turned = flame.landmarks(flame(pose=pose), pose)
+    return pose[:, ROOT], fit_camera(turned, points, size)

@@ -1,0 +1,99 @@
+"""A texture from photographs: what was seen, its shading taken out, the rest filled in.
+
+Seen texels are the photo's colour over the fitted light. What no photo shows takes the other half
+of the face, and where that is hidden too, the model's albedo; the difference between photo and
+model fades out smoothly, so no seam shows.
+"""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from course.camera import project
+from course.rasterize import rasterize
+from course.render import Renderer, spherical_harmonics, vertex_normals
+
+MIN_COSINE = 0.18  # flatter views than this say little about a texel
+
+
+def texel_places(flame, resolution):
+    """Triangle (R, R) and barycentric weights (R, R, 3) of every texel, row 0 at v = 1."""
+    corners = flame.vt[flame.ft].reshape(1, -1, 2)
+    plane = torch.stack([1 - 2 * corners[..., 0], 2 * corners[..., 1] - 1], -1)
+    vertices = torch.cat([plane, torch.ones_like(plane[..., :1])], -1)
+    faces = torch.arange(vertices.shape[1], device=vertices.device).view(-1, 3)
+    found = rasterize(vertices, faces, resolution)
+    return found.pix_to_face[0], found.barycentric[0]
+
+
+@torch.no_grad()
+def sample(result, flame, resolution=512):
+    """Texture (3, R, R) in 0…1 and the mask (R, R) of texels that some photo shows.
+
+    ``result`` is a ``fit.FitResult``.
+    """
+    face, weights = texel_places(flame, resolution)
+    covered = face >= 0
+    corners = flame.faces[face.clamp_min(0)]
+    size = result.images.shape[-1]
+    pixels = project(result.vertices, result.codes.camera, size)
+    normals = vertex_normals(result.vertices, flame.faces)
+    depth = Renderer(flame, size).render(result.codes).depth[:, 0]
+    skin = _skin_texels(flame, corners, weights) & covered
+    total = torch.zeros(3, resolution, resolution, device=face.device)
+    weight_sum = torch.zeros(resolution, resolution, device=face.device)
+    for n in range(len(result.images)):
+        mix = lambda values: (values[corners] * weights.unsqueeze(-1)).sum(2)  # noqa: E731
+        place, normal = mix(pixels[n]), F.normalize(mix(normals[n]), dim=-1)
+        grid = (2 * place[..., :2] / size - 1)[None]
+        seen_depth = F.grid_sample(depth[n][None, None], grid, mode="nearest", align_corners=False)
+        slack = 0.02 * result.codes.camera[n, 0] * 0.35
+        visible = (place[..., 2] < seen_depth[0, 0] + slack) & (seen_depth[0, 0] > 0)
+        visible &= (grid[0].abs().amax(-1) < 1) & skin & (normal[..., 2] > MIN_COSINE)
+        light = spherical_harmonics(normal) @ result.codes.light[n]
+        ao = (flame.ao[corners] * weights).sum(-1, keepdim=True)
+        shading = (light * ao).clamp_min(0.15).permute(2, 0, 1)
+        colour = F.grid_sample(result.images[n][None], grid, align_corners=False)[0]
+        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square(), 0.0)
+        total += share * colour / shading
+        weight_sum += share
+    seen = weight_sum > 1e-4
+    model = flame.albedo(result.codes.albedo[:1])
+    model = F.interpolate(model, (resolution, resolution), mode="bilinear")[0]
+    photo = torch.where(seen, total / weight_sum.clamp_min(1e-4), model)
+    return _blend(photo.clamp(0, 1.2), model, seen), seen
+
+
+def _skin_texels(flame, corners, weights):
+    """Texels of skin, lips and eyes: what a photograph can be trusted to show."""
+    keep = torch.ones(len(flame.v_template), device=corners.device)
+    for name in ("mouth_interior", "scalp", "teeth"):
+        if name in flame.masks:
+            keep[flame.masks[name]] = 0
+    return (keep[corners] * weights).sum(-1) > 0.99
+
+
+def _blend(photo, model, seen):
+    """Model plus the difference to the photo, feathered; the other half of the face helps out."""
+    mask = cv2.erode(seen.cpu().numpy().astype(np.uint8), np.ones((5, 5), np.uint8))
+    inside = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    weight = np.clip(inside / 14.0, 0, 1).astype(np.float32)
+    difference = (photo - model).permute(1, 2, 0).cpu().numpy().astype(np.float32)
+    # the mirrored difference, where this side is unsure
+    other_weight, other = weight[:, ::-1] * 0.9, difference[:, ::-1]
+    mirror = (1 - weight) * other_weight
+    near = weight + mirror
+    known = (difference * weight[..., None] + other * mirror[..., None]) / np.maximum(near, 1e-6)[
+        ..., None
+    ]
+    # far from everything seen: only the difference's broad colour, fading out
+    soft = cv2.GaussianBlur(near, (0, 0), 30)
+    broad = (
+        cv2.GaussianBlur(known * near[..., None], (0, 0), 30) / np.maximum(soft, 1e-3)[..., None]
+    )
+    broad = broad * np.clip(2 * soft, 0, 1)[..., None]
+    near = np.clip(near, 0, 1)[..., None]
+    filled = known * near + broad * (1 - near)
+    texture = model.permute(1, 2, 0).cpu().numpy() + filled
+    return torch.from_numpy(np.clip(texture, 0, 1)).permute(2, 0, 1).to(model)

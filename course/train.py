@@ -1,0 +1,270 @@
+"""``python -m course train landmarks``: train the networks that ship with the course.
+
+First a set of synthetic photographs is made (in chunks, kept on disk), then the network is trained
+on it. Both can be stopped at any time; the same command goes on where it stopped.
+"""
+
+import copy
+import json
+import math
+import multiprocessing
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from course.facecode import resolve_device
+from course.files import DATA, atomic_path, write_text
+from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss
+
+SIZE = 112  # side of the photographs; random crops of INPUT pixels are trained on
+CHUNK = 250
+HELD_OUT_SEED = 7_000_003  # training chunks use the seeds 0, 1, 2 …
+YAW_BINS = ((0, 20), (20, 35), (35, 50), (50, 90))
+
+
+def add_arguments(parser):
+    parser.add_argument("network", choices=["landmarks"], help="what to train")
+    parser.add_argument("--photos", type=int, default=30_000, help="training photographs")
+    parser.add_argument("--steps", type=int, default=8_000, help="steps of 64 photographs")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
+                        help="processes that make photographs")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
+    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "landmarks",
+                        help="photographs and checkpoints")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--evaluate", action="store_true",
+                        help="only measure --output on 1,000 held-out photographs")  # fmt: skip
+
+
+def run(args):
+    if args.photos < CHUNK or args.steps < 1:
+        raise ValueError(f"at least {CHUNK} photographs and one step are needed")
+    torch.set_num_threads(args.threads)
+    held_out = load_photos(args.folder / "held-out", 1000, HELD_OUT_SEED, args.workers)
+    if args.evaluate:
+        from course.landmarks import load
+
+        print_errors(measure(load(args.output), *held_out))
+        return 0
+    photos = load_photos(args.folder / "train", args.photos, args.seed, args.workers)
+    report = train_landmarks(photos, held_out, args)
+    print_errors(report["errors"])
+    write_text(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    print(f"wrote {args.output} and {args.output.with_suffix('.json').name}")
+    return 0
+
+
+# ------------------------------------------------------------------ photographs
+
+
+def _make_chunk(job):
+    """Make one chunk of photographs and write it, whole or not at all."""
+    from course.faces import Photographer
+
+    path, seed = job
+    torch.set_num_threads(1)
+    maker = _make_chunk.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
+    _make_chunk.maker = maker
+    rng = np.random.default_rng(seed)
+    photos = [maker(rng) for _ in range(CHUNK)]
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            images=np.stack([p.image for p in photos]),
+            landmarks=np.stack([p.landmarks for p in photos]),
+            yaws=np.array([p.yaw for p in photos], np.float32),
+        )
+    return path
+
+
+def load_photos(folder, count, seed, workers):
+    """Images (n, 112, 112, 3) uint8, landmarks (n, 68, 2), yaws (n,); made where missing."""
+    chunks = math.ceil(count / CHUNK)
+    paths = [folder / f"{seed}-{k:05d}.npz" for k in range(chunks)]
+    jobs = [(p, [seed, k]) for k, p in enumerate(paths) if not p.is_file()]
+    if jobs:
+        # spawned, not forked: forking a process with running threads can hang
+        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+            made = pool.imap_unordered(_make_chunk, jobs)
+            for _ in tqdm(made, f"photographs ({folder.name})", len(jobs), disable=_quiet()):
+                pass
+    loaded = []
+    for path in paths:
+        with np.load(path) as file:
+            loaded.append((file["images"], file["landmarks"], file["yaws"]))
+    return tuple(np.concatenate(column)[:count] for column in zip(*loaded, strict=True))
+
+
+def _quiet():
+    return bool(os.environ.get("COURSE_QUIET") or os.environ.get("CI"))
+
+
+# ------------------------------------------------------------------ training
+
+
+def batches(images, landmarks, rng, size=64):
+    """Endless batches: random crops, mirror images, patches cut out. uint8 (n, 96, 96, 3), points."""
+    room = SIZE - INPUT
+    while True:
+        order = rng.permutation(len(images))
+        for start in range(0, len(order) - size + 1, size):
+            chosen = order[start : start + size]
+            offsets = rng.integers(0, room + 1, (size, 2))
+            batch = np.stack([
+                images[i, y : y + INPUT, x : x + INPUT]
+                for i, (x, y) in zip(chosen, offsets, strict=True)
+            ])  # fmt: skip
+            points = landmarks[chosen] - offsets[:, None, :]
+            mirrored = rng.random(size) < 0.5
+            batch[mirrored] = batch[mirrored][:, :, ::-1]
+            points[mirrored] = points[mirrored][:, MIRROR] * [-1, 1] + [INPUT, 0]
+            for k in np.flatnonzero(rng.random(size) < 0.2):
+                (w, h), (x, y) = rng.integers(8, 34, 2), rng.integers(0, INPUT - 6, 2)
+                batch[k, y : y + h, x : x + w] = rng.integers(0, 256, 3)
+            yield batch, points.astype(np.float32)
+
+
+def train_landmarks(photos, held_out, args):
+    """Train from scratch or from the folder's checkpoint; writes the weights, returns the report."""
+    images, landmarks, _ = photos
+    inside = ((landmarks > -14) & (landmarks < SIZE + 14)).all((1, 2))
+    images, landmarks = images[inside], landmarks[inside]
+    device = resolve_device(args.device)
+    torch.manual_seed(args.seed)
+    net = LandmarkNet().to(device, memory_format=torch.channels_last)
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=2.5e-3)
+    average = copy.deepcopy(net).eval()
+    checkpoint, step, seconds = args.folder / "checkpoint.pt", 0, 0.0
+    if checkpoint.is_file():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["steps"] == args.steps and state["photos"] == len(images):
+            net.load_state_dict(state["net"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, seconds = state["step"], state["seconds"]
+            print(f"going on from step {step} of {args.steps}")
+    stream = batches(images, landmarks, np.random.default_rng([args.seed, step]))
+    start, recent = time.perf_counter() - seconds, []
+    bar = tqdm(total=args.steps, initial=step, desc="landmarks", disable=_quiet())
+    try:
+        while step < args.steps:
+            for group in optimizer.param_groups:
+                cosine = 0.5 * (1 + math.cos(math.pi * step / args.steps))
+                group["lr"] = 2.5e-3 * min(1, (step + 1) / 200) * max(cosine, 0.004)
+            batch, points = next(stream)
+            x = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
+            net.train()
+            loss = landmark_loss(*net(x), torch.from_numpy(points).to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
+            optimizer.step()
+            step += 1
+            _follow(average, net, min(0.998, step / (step + 30)))
+            recent = [*recent[-99:], loss.item()]
+            bar.update()
+            if step % 50 == 0:
+                bar.set_postfix(loss=f"{np.mean(recent):.3f}")
+            if step % 500 == 0 or step == args.steps:
+                seconds = time.perf_counter() - start
+                _save(checkpoint, net, average, optimizer, step, seconds, args, len(images))
+    except KeyboardInterrupt:
+        _save(
+            checkpoint,
+            net,
+            average,
+            optimizer,
+            step,
+            time.perf_counter() - start,
+            args,
+            len(images),
+        )
+        raise
+    finally:
+        bar.close()
+    with atomic_path(args.output) as temporary:
+        torch.save({k: v.half() if v.is_floating_point() else v
+                    for k, v in average.state_dict().items()}, temporary)  # fmt: skip
+    return {
+        "command": "python -m course train landmarks "
+        f"--photos {args.photos} --steps {args.steps} --seed {args.seed}",
+        "steps": step,
+        "photographs": len(images),
+        "minutes": round(seconds / 60, 1),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{device.type}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "loss": round(float(np.mean(recent)), 4) if recent else None,
+        "errors": measure(average, *held_out),
+    }
+
+
+def _follow(average, net, keep):
+    """Move a running average of the weights towards the network."""
+    with torch.no_grad():
+        for a, b in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
+            if a.dtype.is_floating_point:
+                a.lerp_(b, 1 - keep)
+            else:
+                a.copy_(b)
+
+
+def _save(path, net, average, optimizer, step, seconds, args, photos):
+    with atomic_path(path) as temporary:
+        torch.save({"net": net.state_dict(), "average": average.state_dict(),
+                    "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds,
+                    "steps": args.steps, "photos": photos}, temporary)  # fmt: skip
+
+
+# ------------------------------------------------------------------ measuring
+
+
+@torch.no_grad()
+def measure(net, images, landmarks, yaws):
+    """Mean and median error in % of the distance between the outer corners of the eyes.
+
+    The network sees the middle of each picture once, without a detector's or its own second crop.
+    In profile that distance shrinks to nothing, so 0.35 of the face's box is its least value.
+    """
+    net = net.eval()
+    device = next(net.parameters()).device
+    edge = (SIZE - INPUT) // 2
+    found = []
+    for start in range(0, len(images), 100):
+        x = torch.from_numpy(
+            images[start : start + 100, edge : edge + INPUT, edge : edge + INPUT].copy()
+        )
+        found.append(net(x.to(device).permute(0, 3, 1, 2).float() / 255)[0].cpu())
+    found = torch.cat(found).numpy() + edge
+    distance = np.linalg.norm(found - landmarks, axis=-1)
+    ocular = np.linalg.norm(landmarks[:, 36] - landmarks[:, 45], axis=-1)
+    box = np.ptp(landmarks, axis=1).max(-1)
+    error = 100 * distance / np.maximum(ocular, 0.35 * box)[:, None]
+    each, inner = error.mean(1), error[:, 17:].mean(1)
+    result = {
+        "photographs": len(each),
+        "mean NME %": round(float(each.mean()), 2),
+        "median NME %": round(float(np.median(each)), 2),
+        "mean NME of the inner 51 %": round(float(inner.mean()), 2),
+        "share under 10 %": round(float((each < 10).mean()), 3),
+    }
+    for low, high in YAW_BINS:
+        chosen = (np.abs(yaws) >= low) & (np.abs(yaws) < high)
+        if chosen.any():
+            result[f"mean NME %, yaw {low}…{high}°"] = round(float(each[chosen].mean()), 2)
+    return result
+
+
+def print_errors(errors):
+    for name, value in errors.items():
+        print(f"{name:32s} {value}")
