@@ -1,4 +1,4 @@
-"""Meshes and pictures for other programs: OBJ with texture, GLB, PNG; written whole or not at all."""
+"""Meshes and pictures for other programs: textured OBJ, GLB, PNG; whole or not at all."""
 
 import io
 

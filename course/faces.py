@@ -179,9 +179,11 @@ class Photographer:
                     jaw = rng.uniform(0, 0.12) if rng.random() < 0.8 else rng.uniform(0.1, 0.35)
             elif rng.random() < 0.6:
                 jaw = min(0.6, rng.exponential(0.16))
-            others = ("mouth corner down", "pucker", "funnel", "lip stretch", "lips pressed",
-                      "upper lip raised", "lower lip down", "lips part", "mouth left", "mouth right",
-                      "cheeks puffed", "nose wrinkled", "nostrils flared", "chin raised")  # fmt: skip
+            others = (
+                "mouth corner down", "pucker", "funnel", "lip stretch", "lips pressed",
+                "upper lip raised", "lower lip down", "lips part", "mouth left", "mouth right",
+                "cheeks puffed", "nose wrinkled", "nostrils flared", "chin raised",
+            )  # fmt: skip
             for _ in range(rng.integers(0, 4)):
                 act(str(rng.choice(others)), rng.uniform(0.2, 2.0))
             roll = rng.random()

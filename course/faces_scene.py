@@ -130,7 +130,7 @@ def _brim(rng, turn, azimuth, end, skull):
 
 
 def glasses(rng, eyes, bridge, head_half_width, dark):
-    """Frames around the eyes (2, 3); returns the frame parts and the lenses' outlines (2, 33, 3)."""
+    """Frames around the eyes (2, 3): the frame's parts and the lenses' outlines (2, 33, 3)."""
     segments = 32
     half_w = rng.uniform(20, 28) + 4 * dark
     half_h = half_w * rng.uniform(0.6, 0.95)
@@ -160,9 +160,9 @@ def glasses(rng, eyes, bridge, head_half_width, dark):
         lenses.append(np.concatenate([loops[0][:-1], [[x0, y0, depth(x0) + 1]]]))
         edge = middle[0] + side * (2 * half_w + 7 + thick)
         bar = max(thick, 1.5)
-        temple = np.array([[edge, y0 + half_h * 0.5, depth(edge)], [edge, y0 + half_h * 0.5 + bar, depth(edge)],
-                           [side * (head_half_width + 5), y0 + half_h * 0.5 + 3, 2],
-                           [side * (head_half_width + 5), y0 + half_h * 0.5 + 3 + bar, 2]])  # fmt: skip
+        high, ear = y0 + half_h * 0.5, side * (head_half_width + 5)
+        temple = np.array([[edge, high, depth(edge)], [edge, high + bar, depth(edge)],
+                           [ear, high + 3, 2], [ear, high + 3 + bar, 2]])  # fmt: skip
         parts.append(_flat(temple, np.array([[0, 1, 2], [2, 1, 3]])))
     bar = max(thick, 1.5)
     y0 = middle[1] + lower + 6
@@ -186,8 +186,8 @@ def shirt(rng, neck):
     theta = np.linspace(0, np.pi, rows)[:, None]
     phi = np.linspace(0, 2 * np.pi, columns)
     radii = np.array([rng.uniform(170, 240), rng.uniform(95, 150), rng.uniform(85, 120)])
-    unit = np.stack(np.broadcast_arrays(np.sin(theta) * np.sin(phi), np.cos(theta) + 0 * phi,
-                                        np.sin(theta) * np.cos(phi)), -1).reshape(-1, 3)  # fmt: skip
+    axes = (np.sin(theta) * np.sin(phi), np.cos(theta) + 0 * phi, np.sin(theta) * np.cos(phi))
+    unit = np.stack(np.broadcast_arrays(*axes), -1).reshape(-1, 3)
     points = np.sign(unit) * np.abs(unit) ** 0.8 * radii
     points = points + neck + [0, -radii[1] * rng.uniform(0.78, 1.02) - 8, -10]
     uv = np.stack(np.broadcast_arrays(phi / (2 * np.pi), theta / np.pi), -1).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Analysis by synthesis (Blanz and Vetter 1999): change the codes until the drawn face is the photo.
+"""Analysis by synthesis (Blanz and Vetter 1999): change the codes until the drawing is the photo.
 
 First landmarks only, which find pose, size and the coarse shape; then pixels, coarse to fine. One
 identity (shape, albedo) is shared by all photographs of a person; each has its own expression,
@@ -24,6 +24,7 @@ LANDMARK_WEIGHTS = torch.cat([torch.full((17,), 0.35), torch.ones(51)])
 LANDMARK_WEIGHTS[17:27] = 0.7  # brows are painted as much as grown
 SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
 OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
+AMBIENT = 3.2  # band 0 of the light of a well-exposed photograph: shading 0.90
 STEPS = {"landmarks": 240, 56: 70, 112: 70, 224: 40}
 RATES = {"shape": 0.05, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
          "light": 0.03}  # fmt: skip
@@ -94,6 +95,7 @@ class _Fitter:
         weights = LANDMARK_WEIGHTS.to(points) / (SIGMA_FLOOR * self.size + sigma)
         self.weights = (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
         self.losses, self.seconds = {}, {}
+        self._tone_known = start is not None
         n = len(images)
         code = FaceCode.zeros(flame, n) if start is None else start.clone()
         code.pose[:, ROOT], code.camera = _first_pose(flame, points, self.size)
@@ -162,7 +164,7 @@ class _Fitter:
             marks = self._landmark_loss(vertices, pose)
             loss = 100 * marks + 0.012 * self._prior()
             _step(optimizer, loss)
-            history.append(float(marks))
+            history.append(marks.item())
             bar.update()
         self.losses["landmarks"] = history
 
@@ -171,6 +173,10 @@ class _Fitter:
         images = torch.nn.functional.interpolate(self.images, (size, size), mode="area")
         with torch.no_grad():
             self._solve_light(renderer, images)
+            if "pixels 56" not in self.losses and not self._tone_known:
+                self._first_tone()
+                self._solve_light(renderer, images)
+                self._tone_known = True
         optimizer, history = self._adam(self.free, 0.5), []
         for step in range(count):
             for group in optimizer.param_groups:
@@ -190,11 +196,12 @@ class _Fitter:
                 + 45 * self._landmark_loss(vertices, pose)
                 + 0.008 * self._prior()
                 + 0.004 * albedo.square().sum()
-                + 0.5 * colour.square().sum() / len(images)
+                + 2.0 * colour.square().sum() / len(images)
+                + 0.02 * (light[:, :1] - AMBIENT).square().mean()
                 + 0.02 * light[:, 4:].square().sum() / len(images)
             )
             _step(optimizer, loss)
-            history.append(float(photometric))
+            history.append(photometric.item())
             bar.update()
         self.losses[f"pixels {size}"] = history
 
@@ -203,9 +210,26 @@ class _Fitter:
         return renderer(vertices, self.free["camera"], colours, self.free["light"])
 
     def _mask(self, drawn):
-        """(N, 1, H, W) pixels of skin, lips and eyes, where the model means to explain the photo."""
+        """(N, 1, H, W) pixels of skin, lips and eyes, where the model should explain the photo."""
         face = drawn.pix_to_face
         return (self.compared[face % len(self.compared)] & (face >= 0)).unsqueeze(1).float()
+
+    def _first_tone(self):
+        """Explain a bright face by skin rather than by lamps: only their product is seen.
+
+        The light was solved with the mean albedo; its excess over a usual exposure goes into the
+        skin's melanin, in log colour.
+        """
+        names = self.flame.albedo_names
+        if "melanin" not in names:
+            return
+        one = torch.zeros_like(self.free["albedo"])
+        one[:, names.index("melanin")] = 1.0
+        skin = self.flame.masks["skin"]
+        slope = (self.vertex_albedo(one) / self.vertex_albedo(0 * one))[:, skin].log().mean()
+        excess = (self.free["light"][:, 0].mean() / AMBIENT).clamp(0.2, 5).log()
+        tone = (0.8 * excess / slope).clamp(-2.0, 2.2)
+        self.free["albedo"][:, names.index("melanin")] = tone
 
     def _solve_light(self, renderer, images):
         """Light by least squares, given the rest: per photo and colour nine unknowns."""
@@ -228,6 +252,8 @@ class _Fitter:
                     residual = rows @ light - target
                     weight = 1 / (1 + (residual / OUTLIER) ** 2) ** 2
                 self.free["light"][n, :, c] = light
+            grey = self.free["light"][n].mean(-1, keepdim=True)
+            self.free["light"][n] = grey + 0.4 * (self.free["light"][n] - grey)
 
     @torch.no_grad()
     def result(self, crops):
@@ -239,8 +265,8 @@ class _Fitter:
         original = np.stack(
             [c.to_photo(m) for c, m in zip(crops, marks.cpu().numpy(), strict=True)]
         )
-        return FitResult(code, vertices, self.images, drawn.image, self._mask(drawn), crops, original,
-                         self.losses, self.seconds)  # fmt: skip
+        return FitResult(code, vertices, self.images, drawn.image, self._mask(drawn), crops,
+                         original, self.losses, self.seconds)  # fmt: skip
 
 
 def _step(optimizer, loss):
@@ -259,7 +285,9 @@ class _VertexAlbedo:
         grid = torch.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1]], -1)[None, None]
 
         def at(texture):
-            sampled = torch.nn.functional.grid_sample(texture, grid, align_corners=False)
+            sampled = torch.nn.functional.grid_sample(
+                texture, grid.expand(len(texture), -1, -1, -1), align_corners=False
+            )
             return sampled[:, :, 0].transpose(1, 2)
 
         self.mean = at(flame.albedo_mean[None])

@@ -103,7 +103,7 @@ def load(path=None, device="cpu"):
         )
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path} is missing; get it with the repository or type: python -m course train landmarks"
+            f"{path} is missing; type: python -m course train landmarks"
         ) from None
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ValueError(f"{path} does not hold landmark weights ({error}).") from None
@@ -118,7 +118,7 @@ def _upright(points):
 
 
 def _crop(image, centre, side, roll):
-    """A turned square of a picture at the network's size, and the 2×3 map from it to the picture."""
+    """A turned square at the network's size, and the 2×3 map from it to the picture."""
     c, s = np.cos(roll) * side / INPUT, np.sin(roll) * side / INPUT
     matrix = np.array([[c, -s, 0], [s, c, 0]], np.float64)
     matrix[:, 2] = centre - matrix[:, :2] @ [INPUT / 2, INPUT / 2]
@@ -127,7 +127,8 @@ def _crop(image, centre, side, roll):
     shifted[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5
     shrink = max(1.0, side / INPUT)
     source = image if shrink < 2 else cv2.GaussianBlur(image, (0, 0), 0.35 * shrink)
-    crop = cv2.warpAffine(source, shifted, (INPUT, INPUT), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(source, shifted, (INPUT, INPUT), flags=flags,
                           borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
     return crop, matrix
 

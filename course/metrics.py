@@ -1,4 +1,4 @@
-"""How good is it? Errors in millimetres on meshes, in percent on landmarks, in decibels on pictures."""
+"""How good is it? Millimetres on meshes, percent on landmarks, decibels on pictures."""
 
 import numpy as np
 import trimesh

@@ -14,6 +14,7 @@ from course.camera import project
 from course.rasterize import rasterize
 from course.render import Renderer, spherical_harmonics, vertex_normals
 
+TRUST = 0.22  # colour difference from which a pixel is thought not to be skin
 MIN_COSINE = 0.18  # flatter views than this say little about a texel
 
 
@@ -55,22 +56,34 @@ def sample(result, flame, resolution=512):
         ao = (flame.ao[corners] * weights).sum(-1, keepdim=True)
         shading = (light * ao).clamp_min(0.15).permute(2, 0, 1)
         colour = F.grid_sample(result.images[n][None], grid, align_corners=False)[0]
-        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square(), 0.0)
+        # hair, glasses, a hand: what the fitted face cannot explain is not skin
+        trust = F.grid_sample(_trust(result, n), grid, align_corners=False)[0, 0]
+        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square() * trust, 0.0)
         total += share * colour / shading
         weight_sum += share
-    seen = weight_sum > 1e-4
+    seen = weight_sum > 0.02
     model = flame.albedo(result.codes.albedo[:1])
     model = F.interpolate(model, (resolution, resolution), mode="bilinear")[0]
     photo = torch.where(seen, total / weight_sum.clamp_min(1e-4), model)
     return _blend(photo.clamp(0, 1.2), model, seen), seen
 
 
+def _trust(result, n):
+    """(1, 1, S, S) in 0…1: how well the fitted face explains each pixel's neighbourhood."""
+    residual = (result.images[n] - result.rendered[n]).square().sum(0).sqrt()
+    residual = residual.clamp_max(1) * result.mask[n, 0]
+    size = residual.shape[-1]
+    blurred = cv2.GaussianBlur(residual.cpu().numpy(), (0, 0), size / 75)
+    trust = 1 / (1 + (blurred / TRUST) ** 4)
+    return torch.from_numpy(trust)[None, None].to(result.images)
+
+
 def _skin_texels(flame, corners, weights):
     """Texels of skin, lips and eyes: what a photograph can be trusted to show."""
-    keep = torch.ones(len(flame.v_template), device=corners.device)
-    for name in ("mouth_interior", "scalp", "teeth"):
-        if name in flame.masks:
-            keep[flame.masks[name]] = 0
+    masks = flame.masks
+    keep = (masks["face"] | masks.get("eyes", masks["face"])).float()
+    if "mouth_interior" in masks:
+        keep[masks["mouth_interior"]] = 0
     return (keep[corners] * weights).sum(-1) > 0.99
 
 

@@ -110,7 +110,7 @@ def _quiet():
 
 
 def batches(images, landmarks, rng, size=64):
-    """Endless batches: random crops, mirror images, patches cut out. uint8 (n, 96, 96, 3), points."""
+    """Endless batches (n, 96, 96, 3) uint8, points: random crops, mirrored, patches cut out."""
     room = SIZE - INPUT
     while True:
         order = rng.permutation(len(images))
@@ -132,7 +132,7 @@ def batches(images, landmarks, rng, size=64):
 
 
 def train_landmarks(photos, held_out, args):
-    """Train from scratch or from the folder's checkpoint; writes the weights, returns the report."""
+    """Train from scratch or from the folder's checkpoint; writes weights, returns a report."""
     images, landmarks, _ = photos
     inside = ((landmarks > -14) & (landmarks < SIZE + 14)).all((1, 2))
     images, landmarks = images[inside], landmarks[inside]

@@ -1,0 +1,173 @@
+"""``python -m course doctor``: what is here, what is missing, and the one line that gets it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+
+PYTHON_OLDEST = (3, 11)
+NEEDED = ("torch", "numpy", "scipy", "numba", "matplotlib", "plotly", "ipywidgets",
+          "opencv-python", "scikit-image", "pillow", "imageio", "trimesh", "rtree",
+          "tqdm")  # fmt: skip
+MEMORY_NEEDED = 3  # GB, for one reconstruction
+
+
+@dataclass
+class Row:
+    """One line of the table. ``state`` is ok, missing (the course cannot run) or optional."""
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def add_arguments(parser):
+    parser.set_defaults()
+
+
+def run(args):
+    """Print the table; exit code 0 when the course can run, else 1."""
+    rows = examine()
+    print(table(rows))
+    missing = [row.name for row in rows if row.state == "missing"]
+    if missing:
+        print(f"\nThe course cannot run yet: {', '.join(missing)} missing.")
+        return 1
+    print("\nThe course can run here.")
+    return 0
+
+
+def examine():
+    """All rows; nothing here may fail because something is absent."""
+    rows = [_python()]
+    rows += [_package(name) for name in NEEDED]
+    rows += [_device(), _pytorch3d(), _face_alignment(), _flame(), _weights(), _memory()]
+    return rows
+
+
+def table(rows):
+    """The rows as text, one remedy under each thing that is missing."""
+    wide = max(len(row.name) for row in rows)
+    lines = []
+    for row in rows:
+        mark = {"ok": "ok      ", "optional": "optional", "missing": "MISSING "}[row.state]
+        lines.append(f"{row.name:{wide}}  {mark}  {row.found}")
+        if row.remedy:
+            lines.append(f"{'':{wide}}            → {row.remedy}")
+    return "\n".join(lines)
+
+
+def _python():
+    version = platform.python_version()
+    if sys.version_info < PYTHON_OLDEST:
+        return Row("Python", "missing", version, "make PYTHON=python3.12 lab")
+    return Row("Python", "ok", f"{version} on {platform.system()} {platform.machine()}")
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _package(name):
+    version = _version(name)
+    if version is None:
+        return Row(name, "missing", "not installed", f"{_pip()} install {name}")
+    if name == "opencv-python":
+        try:
+            import cv2
+
+            if not hasattr(cv2, "CascadeClassifier"):
+                return Row(name, "missing", f"{version} has no face detector",
+                           f'{_pip()} install "opencv-python<5"')  # fmt: skip
+        except ImportError as error:
+            return Row(name, "missing", str(error), "sudo apt-get install -y libgl1 libglib2.0-0")
+    return Row(name, "ok", version)
+
+
+def _pip():
+    return f"{os.path.relpath(sys.executable)} -m pip"
+
+
+def _device():
+    try:
+        import torch
+    except ImportError:
+        return Row("device", "missing", "unknown without torch")
+    if torch.cuda.is_available():
+        return Row("device", "ok", f"CUDA: {torch.cuda.get_device_name(0)}")
+    return Row("device", "ok", f"CPU, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+
+
+def _pytorch3d():
+    version = _version("pytorch3d")
+    if version:
+        return Row("pytorch3d", "ok", version)
+    return Row("pytorch3d", "optional", "not installed; our own rasterizer is used",
+               "conda env create -f environment.yml")  # fmt: skip
+
+
+def _face_alignment():
+    if _version("face-alignment") is None:
+        return Row("face-alignment", "optional", "not installed; the built-in landmarks are used",
+                   f"{_pip()} install face-alignment")  # fmt: skip
+    try:
+        from course.photo import face_alignment_weights
+
+        weights = face_alignment_weights()
+    except ImportError:
+        weights = None
+    if weights:
+        return Row("face-alignment", "ok", f"weights at {weights}")
+    return Row("face-alignment", "optional", "weights not on disk; the built-in landmarks are used",
+               'python -c "import face_alignment as f; '
+               "f.FaceAlignment(f.LandmarksType.TWO_D, device='cpu', compile=False)\"")  # fmt: skip
+
+
+def _flame():
+    try:
+        from course import flame_files
+
+        path = flame_files.find()
+        flame_files.read(path)
+    except (ImportError, OSError, ValueError) as error:
+        return Row("head", "missing", str(error), "python -m course build-head")
+    if path == flame_files.BUILT_IN:
+        return Row("head", "ok", "built-in (data/head.npz); real FLAME goes into data/flame/")
+    return Row("head", "ok", f"FLAME: {path}")
+
+
+def _weights():
+    try:
+        from course import landmarks
+
+        landmarks.load()
+    except (ImportError, OSError, ValueError) as error:
+        return Row("landmarks", "missing", str(error), "python -m course train landmarks")
+    return Row("landmarks", "ok", f"{landmarks.WEIGHTS.stat().st_size / 1e6:.1f} MB of weights")
+
+
+def _memory():
+    free = _free_memory()
+    disk = shutil.disk_usage(".").free / 1e9
+    if free is None:
+        return Row("memory", "ok", f"unknown; {disk:.0f} GB of disk free")
+    found = f"{free:.1f} GB free; {disk:.0f} GB of disk free"
+    if free < MEMORY_NEEDED:
+        return Row("memory", "optional", found, "close other programs: a fit wants 3 GB")
+    return Row("memory", "ok", found)
+
+
+def _free_memory():
+    """GB that a program can still take, or None where the system does not say."""
+    try:
+        import psutil  # comes with JupyterLab's kernel
+
+        return psutil.virtual_memory().available / 1e9
+    except ImportError:
+        return None

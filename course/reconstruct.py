@@ -1,0 +1,296 @@
+"""``python -m course reconstruct``: photographs in, textured 3D faces out."""
+
+import argparse
+import contextlib
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from scipy.io import savemat
+
+from course import export, fit, metrics, photo, texture
+from course.facecode import ROOT, resolve_device
+from course.files import write_text
+from course.flame import FLAME, yaw_pose
+from course.rasterize import BACKENDS
+from course.render import Renderer
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".heic", ".avif"}
+PANEL = 448  # pixels a side of the panels in _vis.png
+BACKGROUND = (0.945, 0.95, 0.955)
+
+
+def _flag(text):
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"true or false, not {text}")
+
+
+def add_arguments(parser):
+    parser.add_argument("-i", "--inputpath", nargs="*", metavar="PATH",
+                        help="pictures or folders; without it, the sample photograph")  # fmt: skip
+    parser.add_argument("-s", "--savefolder", type=Path, default=Path("results"))
+    parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda when there)")
+    parser.add_argument("--rasterizer_type", choices=["auto", *BACKENDS], default="auto")
+    parser.add_argument("--detector", choices=photo.DETECTORS, default="auto")
+    parser.add_argument("--face", type=int, default=1, metavar="N",
+                        help="which face of a picture, counted from the largest")  # fmt: skip
+    parser.add_argument("--same_person", action="store_true",
+                        help="all pictures show one person: fit one identity to them")  # fmt: skip
+    for name, default, text in (
+        ("saveObj", True, "mesh as .obj and .glb with texture"),
+        ("saveKpt", True, "landmarks as text"),
+        ("saveDepth", False, "depth picture"),
+        ("saveMat", False, "everything as a MATLAB file"),
+        ("saveImages", False, "each picture of the panel by itself"),
+        ("saveVis", True, "the panel"),
+    ):
+        parser.add_argument(f"--{name}", type=_flag, nargs="?", const=True, default=default,
+                            metavar="BOOL", help=f"{text} (default {default})")  # fmt: skip
+
+
+def run(args):
+    """Reconstruct every input; exit code 0, or 2 when a picture could not be used."""
+    started = time.perf_counter()
+    device = resolve_device(args.device)
+    flame = FLAME.load(device=device)
+    Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
+    jobs = collect(args.inputpath)
+    loaded, failed = [], 0
+    for name, source in jobs:
+        try:
+            image = source() if callable(source) else photo.read(source)
+            found = photo.detect(image, args.face - 1, args.detector)
+        except photo.PhotoError as error:
+            print(f"{name}: {error}")
+            failed += 1
+            continue
+        others = f", the largest of {found.n_faces} faces" if found.n_faces > 1 else ""
+        chosen = f", face {args.face} of {found.n_faces}" if args.face > 1 else others
+        print(f"{name}: 68 landmarks by the {found.detector} detector{chosen}")
+        loaded.append((name, image, found))
+    detect_seconds = time.perf_counter() - started
+    groups = [loaded] if args.same_person and loaded else [[item] for item in loaded]
+    for group in groups:
+        _, images, detections = zip(*group, strict=True)
+        result = fit.fit(list(images), list(detections), flame, backend=args.rasterizer_type)
+        clock = time.perf_counter()
+        colours, _ = texture.sample(result, flame)
+        result.seconds["texture"] = time.perf_counter() - clock
+        result.seconds = {"read and detect": detect_seconds / max(len(loaded), 1)} | result.seconds
+        for n, (name, image, found) in enumerate(group):
+            save(args, name, flame, result, n, image, found, colours)
+    return 2 if failed else 0
+
+
+def collect(paths):
+    """[(name, path or function that gives the picture)], names unique. Raises ValueError."""
+    if not paths:
+        return [("astronaut", sample_photo)]
+    files = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise ValueError(f"There is no picture in the folder {path}.")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"There is no picture or folder {path}.")
+    names = {}
+    for path in files:
+        name, count = path.stem, 2
+        while name in names:
+            name, count = f"{path.stem}_{count}", count + 1
+        names[name] = path
+    return list(names.items())
+
+
+def sample_photo():
+    """A NASA photograph of Eileen Collins that ships inside scikit-image."""
+    from skimage.data import astronaut
+
+    return astronaut()
+
+
+def save(args, name, flame, result, n, image, found, colours):
+    """Write one face's folder, whole or not at all, and say how good it is."""
+    clock = time.perf_counter()
+    code, vertices = result.codes[n], result.vertices[n].cpu().numpy()
+    model = result.landmarks[n]
+    args.savefolder.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=".tmp-", dir=args.savefolder))
+    try:
+        code.save(workplace / "code.json", head=flame.name)
+        if args.saveObj:
+            mesh = export.textured_mesh(vertices, flame.faces.cpu(), flame.vt.cpu(), flame.ft.cpu(),
+                                        export.to_uint8(colours))  # fmt: skip
+            export.save_obj(workplace / f"{name}.obj", mesh)
+            export.save_glb(workplace / f"{name}.glb", mesh)
+        if args.saveKpt:
+            _save_points(workplace / f"{name}_kpt2d.txt", model)
+            _save_points(workplace / f"{name}_detected.txt", found.points)
+            marks = flame.landmarks(result.vertices[n : n + 1], code.pose)[0]
+            _save_points(workplace / f"{name}_kpt3d.txt", marks.cpu().numpy(), 5)
+        if args.saveDepth:
+            export.save_png(workplace / f"{name}_depth.png", depth_picture(flame, result, n))
+        panels = None
+        if args.saveVis or args.saveImages:
+            panels = draw_panels(flame, result, n, image, found, colours, args.rasterizer_type)
+        if args.saveVis:
+            export.save_png(workplace / f"{name}_vis.png", join(panels))
+        if args.saveImages:
+            for label, panel in panels.items():
+                export.save_png(workplace / f"{name}_{label}.png", panel)
+            export.save_png(workplace / f"{name}_texture.png", colours)
+        if args.saveMat:
+            fields = ("shape", "expression", "pose", "camera", "albedo", "light")
+            savemat(workplace / f"{name}.mat",
+                    {k: getattr(code, k).cpu().numpy() for k in fields}
+                    | {"vertices": vertices, "faces": flame.faces.cpu().numpy() + 1,
+                       "landmarks2d": model, "detected": found.points})  # fmt: skip
+        target = args.savefolder / name
+        _replace_folder(workplace, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(workplace)
+    result.seconds["write"] = time.perf_counter() - clock
+    quality = metrics.psnr(result.rendered[n], result.images[n], result.mask[n])
+    print(f"{name}: landmark NME {metrics.nme(model, found.points):.1f} % of the eye distance, "
+          f"PSNR {quality:.1f} dB in the face")  # fmt: skip
+    stages = ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.items())
+    print(f"{name}: seconds: {stages}; total {sum(result.seconds.values()):.1f}")
+    print(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")
+
+
+def _replace_folder(new, target):
+    """Move ``new`` to ``target``; files of an older run that the new one lacks stay."""
+    if target.is_dir():
+        for path in new.iterdir():
+            path.replace(target / path.name)
+        new.rmdir()
+    else:
+        new.chmod(0o755)
+        new.replace(target)
+
+
+def _save_points(path, points, decimals=2):
+    lines = [" ".join(f"{q:.{decimals}f}" for q in point) for point in np.asarray(points)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+@torch.no_grad()
+def depth_picture(flame, result, n):
+    """(H, W) uint16: white is near, black is empty."""
+    depth = Renderer(flame, result.images.shape[-1]).render(result.codes[n]).depth[0, 0]
+    seen = depth > 0
+    low, high = depth[seen].min(), depth[seen].max()
+    near = torch.where(seen, (high - depth) / (high - low + 1e-9), -1.0)
+    return (torch.where(seen, 0.1 + 0.9 * near, 0.0) * 65535).cpu().numpy().astype(np.uint16)
+
+
+# ------------------------------------------------------------------ pictures
+
+
+@torch.no_grad()
+def draw_panels(flame, result, n, image, found, colours, backend="auto"):
+    """The panel's pictures, name → (PANEL, PANEL, 3) uint8."""
+    crop = photo.crop_around(found.points, PANEL, 2.0)
+    picture = export.to_uint8(crop.apply(image))
+    code = result.codes[n]
+    renderer = Renderer(flame, 2 * PANEL, backend)
+    camera = _camera_in(crop, result.crops[n], code.camera)
+    texture_, light = colours[None], code.light
+    vertices = result.vertices[n : n + 1]
+    backdrop = F.interpolate(crop.apply(image)[None].to(vertices), scale_factor=2, mode="bicubic")
+    overlay = renderer(vertices, camera, None, _studio(vertices), background=backdrop)
+    mix = 0.80 * overlay.mask
+    clay_on_photo = overlay.image * mix + backdrop * (1 - mix)
+    textured = renderer(vertices, camera, texture_, light, background=backdrop)
+    panels = {
+        "photo": _dots(picture, crop.to_crop(found.points)),
+        "overlay": _half(clay_on_photo),
+        "render": _half(textured.image),
+    }
+    for yaw, label in ((-35, "left"), (0, "front"), (35, "right")):
+        posed = _turned(flame, code, yaw)
+        panels[f"{label}"] = _half(_portrait(flame, renderer, posed, texture_))
+    panels["geometry"] = _half(_portrait(flame, renderer, _turned(flame, code, -20), None))
+    return panels
+
+
+def join(panels):
+    """Two rows: the photograph explained, then the head from other sides."""
+    order = (("photo", "overlay", "render"), ("geometry", "left", "right"))
+    labels = {"photo": "photograph and landmarks", "overlay": "fitted head",
+              "render": "rendered into the photograph",
+              "geometry": "geometry", "left": "turned left", "right": "turned right"}  # fmt: skip
+    from matplotlib import font_manager
+    from PIL import ImageFont
+
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 17)
+    gap = 8
+    width = 3 * PANEL + 2 * gap
+    canvas = Image.new("RGB", (width, 2 * PANEL + gap), (255, 255, 255))
+    for row, names in enumerate(order):
+        for column, name in enumerate(names):
+            at = (column * (PANEL + gap), row * (PANEL + gap))
+            canvas.paste(Image.fromarray(panels[name]), at)
+            draw = ImageDraw.Draw(canvas)
+            draw.text((at[0] + 12, at[1] + PANEL - 30), labels[name], (255, 255, 255), font,
+                      stroke_width=2, stroke_fill=(40, 44, 52))  # fmt: skip
+    return np.asarray(canvas)
+
+
+def _half(batch):
+    return export.to_uint8(F.avg_pool2d(batch, 2)[0])
+
+
+def _dots(picture, points):
+    big = Image.fromarray(picture).resize((2 * PANEL, 2 * PANEL), Image.Resampling.LANCZOS)
+    draw = ImageDraw.Draw(big)
+    for x, y in 2 * points:
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(255, 221, 87), outline=(30, 30, 30))
+    return np.asarray(big.resize((PANEL, PANEL), Image.Resampling.LANCZOS))
+
+
+def _camera_in(crop, fitted_crop, camera):
+    """A camera fitted in one crop, for another (unturned) crop of the same photograph."""
+    scale = camera[:, :1] * fitted_crop.side / crop.side
+    # where the model's origin of x, y lands, in the photo, then in the new crop
+    middle = fitted_crop.out / 2
+    origin = camera[:, :1] * camera[:, 1:]
+    pixel = torch.stack([middle + middle * origin[:, 0], middle - middle * origin[:, 1]], -1)
+    there = crop.to_crop(fitted_crop.to_photo(pixel.cpu().numpy())) / crop.out
+    shift = torch.from_numpy(np.stack([2 * there[:, 0] - 1, 1 - 2 * there[:, 1]], -1)).to(camera)
+    return torch.cat([scale, shift / scale], 1)
+
+
+def _studio(like):
+    light = torch.zeros(1, 9, 3).to(like)
+    light[:, 0], light[:, 1], light[:, 2], light[:, 3] = 2.3, -0.3, 0.22, 0.4
+    return light
+
+
+def _turned(flame, code, yaw):
+    """The same face at rest in another pose: expression kept, head turned to ``yaw``."""
+    pose = code.pose.clone()
+    pose[:, ROOT] = yaw_pose(yaw, device=pose.device)[:, ROOT]
+    return code.replace(pose=pose)
+
+
+def _portrait(flame, renderer, code, colours):
+    vertices = flame(code.shape, code.expression, code.pose)
+    camera = torch.tensor([flame.default_camera]).to(vertices)
+    camera[:, 0] *= 0.66
+    middle = (vertices.amax(1) + vertices.amin(1)) / 2
+    camera[:, 1:] = -middle[:, :2] - torch.tensor([[0.0, 0.018]]).to(camera)
+    return renderer(vertices, camera, colours, _studio(vertices), background=BACKGROUND).image

@@ -1,0 +1,46 @@
+import importlib.metadata
+
+from course import doctor
+from course.__main__ import main
+
+
+def test_here_the_course_can_run(capsys):
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    for name in ("Python", "torch", "device", "pytorch3d", "face-alignment", "head", "memory"):
+        assert name in text
+
+
+def test_a_missing_package_has_a_remedy(monkeypatch, capsys):
+    real = importlib.metadata.version
+
+    def version(name):
+        if name == "plotly":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "MISSING" in text
+    assert "pip install plotly" in text
+
+
+def test_missing_weights_and_head_are_named(monkeypatch, tmp_path, capsys):
+    from course import flame_files, landmarks
+
+    monkeypatch.setattr(landmarks, "WEIGHTS", tmp_path / "none.pt")
+    landmarks.load.cache_clear()
+    monkeypatch.setattr(flame_files, "BUILT_IN", tmp_path / "none.npz")
+    monkeypatch.setattr(flame_files, "DATA", tmp_path)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "python -m course train landmarks" in text
+    assert "python -m course build-head" in text
+    landmarks.load.cache_clear()
+
+
+def test_rows_with_remedies_are_the_ones_that_need_them():
+    for row in doctor.examine():
+        assert row.state in ("ok", "optional", "missing")
+        assert bool(row.remedy) == (row.state != "ok") or row.name == "device"
