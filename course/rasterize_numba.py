@@ -4,6 +4,9 @@ Same arithmetic in the same order, so the same triangle wins every pixel. Bands 
 side; all constants are float32, because one float64 would promote the whole inner loop.
 """
 
+import os
+import threading
+
 import numba
 import numpy as np
 import torch
@@ -11,7 +14,20 @@ from numba import njit, prange
 
 from course.rasterize import EPSILON, MARGIN, pixel_centres
 
-_EPS, _MARGIN, _ZERO = np.float32(EPSILON), np.float32(MARGIN), np.float32(0)
+_EPS, _MARGIN = np.float32(EPSILON), np.float32(MARGIN)
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+def compiled(**options):
+    """``njit`` whose machine code is kept on disk, or in memory where no folder can be written."""
+
+    def decorate(function):
+        try:
+            return njit(cache=True, error_model="numpy", **options)(function)
+        except RuntimeError:  # numba found no folder for its cache
+            return njit(error_model="numpy", **options)(function)
+
+    return decorate
 
 
 @njit(inline="always")
@@ -19,64 +35,104 @@ def _edge(px, py, ax, ay, bx, by):
     return (px - ax) * (by - ay) - (py - ay) * (bx - ax)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def _zbuffer(corners, xs, ys, bands, cull, zbuf, nearest, weights):
-    batch, count = corners.shape[0], corners.shape[1]
-    height, width = zbuf.shape[1], zbuf.shape[2]
+@compiled()
+def _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights):
+    """Fill one band of rows of one picture."""
+    count, height, width = corners.shape[1], zbuf.shape[1], zbuf.shape[2]
     per_x, per_y = np.float32(1), np.float32(1)
     if width > 1:
         per_x = np.float32(1) / (xs[1] - xs[0])
     if height > 1:
         per_y = np.float32(1) / (ys[1] - ys[0])
     rows = (height + bands - 1) // bands
-    for job in prange(batch * bands):
-        n, first = job // bands, (job % bands) * rows
-        last = min(height, first + rows)
-        for v in range(first, last):
-            zbuf[n, height - 1 - v, :] = np.float32(np.inf)
-            nearest[n, height - 1 - v, :] = -1
-        for f in range(count):
-            c = corners[n, f]
-            x0, y0, z0 = c[0, 0], c[0, 1], c[0, 2]
-            x1, y1, z1 = c[1, 0], c[1, 1], c[1, 2]
-            x2, y2, z2 = c[2, 0], c[2, 1], c[2, 2]
-            low = max(first, int(np.ceil((min(y0, y1, y2) - ys[0]) * per_y - _MARGIN)))
-            high = min(last - 1, int(np.floor((max(y0, y1, y2) - ys[0]) * per_y + _MARGIN)))
-            if high < low or min(z0, z1, z2) < _EPS:
-                continue
-            left = max(0, int(np.ceil((min(x0, x1, x2) - xs[0]) * per_x - _MARGIN)))
-            right = min(width - 1, int(np.floor((max(x0, x1, x2) - xs[0]) * per_x + _MARGIN)))
-            area = _edge(x2, y2, x0, y0, x1, y1)
-            if right < left or abs(area) <= _EPS or (cull and area < _ZERO):
-                continue
-            area += _EPS
-            for v in range(low, high + 1):
-                py = ys[v]
-                row0, row1 = (py - y1) * (x2 - x1), (py - y2) * (x0 - x2)
-                row2 = (py - y0) * (x1 - x0)
-                for u in range(left, right + 1):
-                    px = xs[u]
-                    e0 = (px - x1) * (y2 - y1) - row0
-                    e1 = (px - x2) * (y0 - y2) - row1
-                    e2 = (px - x0) * (y1 - y0) - row2
-                    if area > _ZERO:
-                        inside = e0 > _ZERO and e1 > _ZERO and e2 > _ZERO
-                    else:
-                        inside = e0 < _ZERO and e1 < _ZERO and e2 < _ZERO
-                    if inside:
-                        z = e0 / area * z0 + e1 / area * z1 + e2 / area * z2
-                        if z < zbuf[n, height - 1 - v, width - 1 - u]:
-                            zbuf[n, height - 1 - v, width - 1 - u] = z
-                            nearest[n, height - 1 - v, width - 1 - u] = n * count + f
-                            if weights.shape[0]:
-                                w = weights[n, height - 1 - v, width - 1 - u]
-                                w[0], w[1], w[2] = e0 / area, e1 / area, e2 / area
-        for v in range(first, last):
-            for u in range(width):
-                if nearest[n, height - 1 - v, u] < 0:
-                    zbuf[n, height - 1 - v, u] = np.float32(-1)
-                    if weights.shape[0]:
-                        weights[n, height - 1 - v, u, :] = np.float32(-1)
+    n, first = job // bands, (job % bands) * rows
+    last = min(height, first + rows)
+    for v in range(first, last):
+        zbuf[n, height - 1 - v, :] = np.float32(np.inf)
+        nearest[n, height - 1 - v, :] = -1
+    for f in range(count):
+        c = corners[n, f]
+        x0, y0, z0 = c[0, 0], c[0, 1], c[0, 2]
+        x1, y1, z1 = c[1, 0], c[1, 1], c[1, 2]
+        x2, y2, z2 = c[2, 0], c[2, 1], c[2, 2]
+        low = max(first, int(np.ceil((min(y0, y1, y2) - ys[0]) * per_y - _MARGIN)))
+        high = min(last - 1, int(np.floor((max(y0, y1, y2) - ys[0]) * per_y + _MARGIN)))
+        if high < low or min(z0, z1, z2) < _EPS:
+            continue
+        left = max(0, int(np.ceil((min(x0, x1, x2) - xs[0]) * per_x - _MARGIN)))
+        right = min(width - 1, int(np.floor((max(x0, x1, x2) - xs[0]) * per_x + _MARGIN)))
+        area = _edge(x2, y2, x0, y0, x1, y1)
+        if right < left or abs(area) <= _EPS or (cull and area < _ZERO):
+            continue
+        area += _EPS
+        # edges turned so that all three are positive inside, whichever way the triangle winds
+        side = _ONE if area > _ZERO else -_ONE
+        dx0, dx1, dx2 = side * (x2 - x1), side * (x0 - x2), side * (x1 - x0)
+        dy0, dy1, dy2 = side * (y2 - y1), side * (y0 - y2), side * (y1 - y0)
+        area *= side
+        for v in range(low, high + 1):
+            py = ys[v]
+            row0, row1, row2 = (py - y1) * dx0, (py - y2) * dx1, (py - y0) * dx2
+            for u in range(left, right + 1):
+                px = xs[u]
+                e0, e1, e2 = (px - x1) * dy0 - row0, (px - x2) * dy1 - row1, (px - x0) * dy2 - row2
+                if min(e0, e1, e2) > _ZERO:
+                    z = e0 / area * z0 + e1 / area * z1 + e2 / area * z2
+                    if z < zbuf[n, height - 1 - v, width - 1 - u]:
+                        zbuf[n, height - 1 - v, width - 1 - u] = z
+                        nearest[n, height - 1 - v, width - 1 - u] = n * count + f
+                        if weights.shape[0]:
+                            w = weights[n, height - 1 - v, width - 1 - u]
+                            w[0], w[1], w[2] = e0 / area, e1 / area, e2 / area
+    for v in range(first, last):
+        for u in range(width):
+            if nearest[n, height - 1 - v, u] < 0:
+                zbuf[n, height - 1 - v, u] = np.float32(-1)
+                if weights.shape[0]:
+                    weights[n, height - 1 - v, u, :] = np.float32(-1)
+
+
+@compiled()
+def _one_by_one(corners, xs, ys, bands, cull, zbuf, nearest, weights):
+    for job in range(len(corners) * bands):
+        _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights)
+
+
+@compiled(parallel=True)
+def _side_by_side(corners, xs, ys, bands, cull, zbuf, nearest, weights):
+    for job in prange(len(corners) * bands):
+        _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights)
+
+
+_TURN = threading.Lock()  # one of numba's threading layers dies when two threads enter it
+_forked = False
+
+
+def _note_fork():
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def threads_for_numba():
+    """How many threads a kernel may use: torch's number, but 1 in a forked process.
+
+    GNU OpenMP ends a forked process that enters it, such as a DataLoader's worker.
+    """
+    return 1 if _forked else torch.get_num_threads()
+
+
+def run_kernel(serial, parallel, *arguments):
+    """Call the serial or the parallel form of a kernel, whichever is right for this process."""
+    if threads_for_numba() == 1:
+        serial(*arguments)
+        return
+    with _TURN:
+        match_threads()
+        parallel(*arguments)
 
 
 def match_threads():
@@ -93,13 +149,14 @@ def zbuffer_numba(corners, height, width, cull_backfaces=False, barycentric=Fals
 
     With ``barycentric`` also the weights (N, H, W, 3), which cost nothing here.
     """
-    threads = torch.get_num_threads()
+    threads = threads_for_numba()
     bands = 1 if len(corners) % threads == 0 else 2 * threads
     zbuf = torch.empty(len(corners), height, width)
     nearest = torch.empty(len(corners), height, width, dtype=torch.int64)
     weights = torch.empty(len(corners) if barycentric else 0, height, width, 3)
-    match_threads()
-    _zbuffer(
+    run_kernel(
+        _one_by_one,
+        _side_by_side,
         corners.detach().float().contiguous().numpy(),
         pixel_centres(width, height).numpy(),
         pixel_centres(height, width).numpy(),

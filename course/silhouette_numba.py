@@ -7,7 +7,7 @@ import torch
 from numba import njit, prange
 
 from course.rasterize import EPSILON, MARGIN, pixel_centres
-from course.rasterize_numba import match_threads
+from course.rasterize_numba import compiled, run_kernel, threads_for_numba
 
 OPAQUE = -16.0  # below this log-transparency a pixel passes on no gradient worth computing
 
@@ -67,54 +67,76 @@ def _box(corner, xs, ys, per_x, per_y, radius, first, last, width):
     return left, right, low, high
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=True)
-def _forward(corners, xs, ys, per_x, per_y, sigma, radius, bands, total):
-    batch, count = corners.shape[0], corners.shape[1]
+@compiled(fastmath=True)
+def _forward_band(job, corners, xs, ys, per_x, per_y, sigma, radius, bands, total):
+    count = corners.shape[1]
     height, width = total.shape[1], total.shape[2]
     rows = (height + bands - 1) // bands
-    for job in prange(batch * bands):
-        n, first = job // bands, (job % bands) * rows
-        last = min(height, first + rows)
-        for f in range(count):
-            corner = corners[n, f]
-            left, right, low, high = _box(corner, xs, ys, per_x, per_y, radius, first, last, width)
-            for v in range(low, high + 1):
-                for u in range(left, right + 1):
-                    near, _, _, _, _ = _near(corner, xs[u], ys[v])
-                    if near < radius * radius:
-                        total[n, height - 1 - v, width - 1 - u] += _log_clear(near / sigma)
+    n, first = job // bands, (job % bands) * rows
+    last = min(height, first + rows)
+    for f in range(count):
+        corner = corners[n, f]
+        left, right, low, high = _box(corner, xs, ys, per_x, per_y, radius, first, last, width)
+        for v in range(low, high + 1):
+            for u in range(left, right + 1):
+                near, _, _, _, _ = _near(corner, xs[u], ys[v])
+                if near < radius * radius:
+                    total[n, height - 1 - v, width - 1 - u] += _log_clear(near / sigma)
 
 
-@njit(parallel=True, cache=True, error_model="numpy", fastmath=True)
-def _backward(corners, xs, ys, per_x, per_y, sigma, radius, bands, pull, out):
-    batch, count = corners.shape[0], corners.shape[1]
+@compiled(fastmath=True)
+def _forward_serial(corners, xs, ys, per_x, per_y, sigma, radius, bands, total):
+    for job in range(len(corners) * bands):
+        _forward_band(job, corners, xs, ys, per_x, per_y, sigma, radius, bands, total)
+
+
+@compiled(parallel=True, fastmath=True)
+def _forward_parallel(corners, xs, ys, per_x, per_y, sigma, radius, bands, total):
+    for job in prange(len(corners) * bands):
+        _forward_band(job, corners, xs, ys, per_x, per_y, sigma, radius, bands, total)
+
+
+@compiled(fastmath=True)
+def _backward_band(job, corners, xs, ys, per_x, per_y, sigma, radius, bands, pull, out):
+    count = corners.shape[1]
     height, width = pull.shape[1], pull.shape[2]
     rows = (height + bands - 1) // bands
-    for job in prange(batch * bands):
-        n, band = job // bands, job % bands
-        first = band * rows
-        last = min(height, first + rows)
-        for f in range(count):
-            corner = corners[n, f]
-            left, right, low, high = _box(corner, xs, ys, per_x, per_y, radius, first, last, width)
-            for v in range(low, high + 1):
-                for u in range(left, right + 1):
-                    weight = pull[n, height - 1 - v, width - 1 - u]
-                    if weight == _ZERO:
-                        continue
-                    near, edge, ex, ey, t = _near(corner, xs[u], ys[v])
-                    if near >= radius * radius:
-                        continue
-                    # d log sigmoid(x)/dx = sigmoid(−x); d|e|²/d(ends) = −2e·(1−t), −2e·t
-                    slope = weight / (_ONE + np.exp(min(near / sigma, np.float32(80)))) / sigma
-                    if near < _ZERO:
-                        slope = -slope
-                    a, b = edge, (edge + 1) % 3
-                    gx, gy = np.float32(-2) * slope * ex, np.float32(-2) * slope * ey
-                    out[band, n, f, a, 0] += gx * (_ONE - t)
-                    out[band, n, f, a, 1] += gy * (_ONE - t)
-                    out[band, n, f, b, 0] += gx * t
-                    out[band, n, f, b, 1] += gy * t
+    n, band = job // bands, job % bands
+    first = band * rows
+    last = min(height, first + rows)
+    for f in range(count):
+        corner = corners[n, f]
+        left, right, low, high = _box(corner, xs, ys, per_x, per_y, radius, first, last, width)
+        for v in range(low, high + 1):
+            for u in range(left, right + 1):
+                weight = pull[n, height - 1 - v, width - 1 - u]
+                if weight == _ZERO:
+                    continue
+                near, edge, ex, ey, t = _near(corner, xs[u], ys[v])
+                if near >= radius * radius:
+                    continue
+                # d log sigmoid(x)/dx = sigmoid(−x); d|e|²/d(ends) = −2e·(1−t), −2e·t
+                slope = weight / (_ONE + np.exp(min(near / sigma, np.float32(80)))) / sigma
+                if near < _ZERO:
+                    slope = -slope
+                a, b = edge, (edge + 1) % 3
+                gx, gy = np.float32(-2) * slope * ex, np.float32(-2) * slope * ey
+                out[band, n, f, a, 0] += gx * (_ONE - t)
+                out[band, n, f, a, 1] += gy * (_ONE - t)
+                out[band, n, f, b, 0] += gx * t
+                out[band, n, f, b, 1] += gy * t
+
+
+@compiled(fastmath=True)
+def _backward_serial(corners, xs, ys, per_x, per_y, sigma, radius, bands, pull, out):
+    for job in range(len(corners) * bands):
+        _backward_band(job, corners, xs, ys, per_x, per_y, sigma, radius, bands, pull, out)
+
+
+@compiled(parallel=True, fastmath=True)
+def _backward_parallel(corners, xs, ys, per_x, per_y, sigma, radius, bands, pull, out):
+    for job in prange(len(corners) * bands):
+        _backward_band(job, corners, xs, ys, per_x, per_y, sigma, radius, bands, pull, out)
 
 
 class SoftSilhouette(torch.autograd.Function):
@@ -122,26 +144,25 @@ class SoftSilhouette(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, corners, height, width, sigma, radius):
-        match_threads()
         xs, ys = pixel_centres(width, height).numpy(), pixel_centres(height, width).numpy()
         per_x = np.float32(1 / (xs[1] - xs[0])) if width > 1 else _ONE
         per_y = np.float32(1 / (ys[1] - ys[0])) if height > 1 else _ONE
-        threads = torch.get_num_threads()
+        threads = threads_for_numba()
         bands = 1 if len(corners) % threads == 0 else threads
         ctx.setup = (xs, ys, per_x, per_y, np.float32(sigma), np.float32(radius), bands)
         total = torch.zeros(len(corners), height, width)
-        _forward(corners.numpy(), *ctx.setup, total.numpy())
+        run_kernel(_forward_serial, _forward_parallel, corners.numpy(), *ctx.setup, total.numpy())
         ctx.save_for_backward(corners, total)
         return total
 
     @staticmethod
     def backward(ctx, gradient):
         corners, total = ctx.saved_tensors
-        match_threads()
         out = torch.zeros(ctx.setup[-1], *corners.shape)
         # opaque pixels pass on nothing: exp(total) multiplies every gradient of alpha
         pull = torch.where(total > OPAQUE, gradient, 0.0).contiguous()
-        _backward(corners.numpy(), *ctx.setup, pull.numpy(), out.numpy())
+        arrays = pull.numpy(), out.numpy()
+        run_kernel(_backward_serial, _backward_parallel, corners.numpy(), *ctx.setup, *arrays)
         return out.sum(0), None, None, None, None
 
 

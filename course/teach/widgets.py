@@ -1,0 +1,73 @@
+"""Sliders that redraw a picture: a plain function ``draw(**values)`` behind every panel."""
+
+import io
+
+import ipywidgets
+import numpy as np
+from IPython.display import display
+from PIL import Image
+
+from course.export import to_uint8
+
+
+def png(picture):
+    """PNG bytes of a picture."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(picture)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def panel(draw, width=420, seed=0, **sliders):
+    """Sliders (name → (low, high, start)) beside the picture that ``draw(**values)`` makes.
+
+    "Reset" goes back to the start, "Random" draws every slider anew. Returns the panel's widget.
+    """
+    picture = ipywidgets.Image(format="png", width=width)
+    controls = {
+        name: ipywidgets.FloatSlider(
+            value=start, min=low, max=high, step=(high - low) / 40, description=name,
+            style={"description_width": "110px"}, layout={"width": "360px"},
+        )
+        for name, (low, high, start) in sliders.items()
+    }  # fmt: skip
+    busy = [False]
+
+    def redraw(_=None):
+        if not busy[0]:
+            picture.value = png(draw(**{name: c.value for name, c in controls.items()}))
+
+    def set_all(values):
+        busy[0] = True  # one picture for all sliders, not one each
+        for name, value in values.items():
+            controls[name].value = value
+        busy[0] = False
+        redraw()
+
+    generator = np.random.default_rng(seed)
+    reset, random = (ipywidgets.Button(description=text) for text in ("Reset", "Random"))
+    reset.on_click(lambda _: set_all({n: start for n, (_, _, start) in sliders.items()}))
+    random.on_click(
+        lambda _: set_all({n: generator.uniform(lo, hi) for n, (lo, hi, _) in sliders.items()})
+    )
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    left = ipywidgets.VBox([*controls.values(), ipywidgets.HBox([reset, random])])
+    return ipywidgets.HBox([left, picture])
+
+
+def show(widget):
+    """Display a panel."""
+    display(widget)
+
+
+def upload(save_to):
+    """A button that takes a picture from the learner's disk; ``save_to(name, bytes)`` gets it."""
+    button = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Your photo")
+
+    def received(change):
+        for item in change["new"]:
+            save_to(item["name"], bytes(item["content"]))
+
+    button.observe(received, "value")
+    return button

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from course import fit, metrics, texture
+from course.faces import Photographer, Variety
+from course.faces_camera import background_bank
+from course.photo import Detection
+
+QUICK = {"landmarks": 160, 56: 60, 112: 30, 224: 0}
+
+
+def seen(photo, rng, noise):
+    """What a good detector would say: the truth, ``noise`` pixels off."""
+    points = photo.landmarks + rng.normal(size=(68, 2)) * noise
+    box = np.concatenate([points.min(0), points.max(0)])
+    return Detection(points.astype(np.float32), np.full(68, noise, np.float32), box, "truth", 1)
+
+
+@pytest.fixture(scope="module")
+def studio(flame):
+    return Photographer(flame, Variety.plain(), background_bank(4), size=160)
+
+
+def error(flame, shape, truth):
+    return metrics.identity_error(flame(shape)[0].numpy(), flame(truth)[0].numpy(), flame)[0]
+
+
+def test_twenty_people_are_found_better_than_the_mean(flame, studio):
+    """The median scan-to-mesh error after fitting is under 60 % of the mean face's."""
+    rng = np.random.default_rng(11)
+    fitted, mean = [], []
+    for _ in range(20):
+        photo = studio(rng)
+        result = fit.fit([photo.image], [seen(photo, rng, 1.0)], flame, steps=QUICK, progress=False)
+        fitted.append(error(flame, result.codes.shape, photo.code.shape))
+        mean.append(error(flame, torch.zeros_like(photo.code.shape), photo.code.shape))
+    ratio = np.mean(fitted) / np.mean(mean)
+    print(f"\n20 people: mean face {np.mean(mean):.2f} mm, fitted {np.mean(fitted):.2f} mm, "
+          f"{100 * ratio:.0f} %")  # fmt: skip
+    assert ratio < 0.60
+
+
+def test_photographs_of_one_person_share_an_identity(flame, studio):
+    rng = np.random.default_rng(5)
+    code = studio.person(rng)
+    photos = []
+    for yaw in (-0.4, 0.0, 0.4):
+        pose = code.pose.clone()
+        pose[0, 1] = yaw
+        photos.append(studio(rng, code.replace(pose=pose)))
+    detections = [seen(p, rng, 1.0) for p in photos]
+    quick = {"landmarks": 120, 56: 30, 112: 0, 224: 0}
+    together = fit.fit([p.image for p in photos], detections, flame, steps=quick, progress=False)
+    assert torch.equal(together.codes.shape[0], together.codes.shape[2])
+    assert not torch.equal(together.codes.pose[0], together.codes.pose[2])
+    alone = fit.fit([photos[1].image], detections[1:2], flame, steps=quick, progress=False)
+    assert error(flame, together.codes.shape[:1], code.shape) < 1.1 * error(
+        flame, alone.codes.shape, code.shape
+    )
+
+
+@pytest.fixture(scope="module")
+def one(flame, studio):
+    rng = np.random.default_rng(2)
+    photo = studio(rng)
+    return photo, fit.fit(
+        [photo.image], [seen(photo, rng, 0.5)], flame, steps=QUICK, progress=False
+    )
+
+
+def test_the_fit_explains_the_photograph(one):
+    photo, result = one
+    assert metrics.nme(result.landmarks[0], photo.landmarks) < 4
+    assert metrics.psnr(result.rendered[0], result.images[0], result.mask[0]) > 18
+    for values in result.losses.values():
+        if values:
+            assert values[-1] < values[0]
+    assert result.codes.shape.abs().max() < 5  # the prior holds
+
+
+def test_the_texture_shows_the_photograph_without_a_seam(flame, one):
+    _, result = one
+    colours, seen_mask = texture.sample(result, flame, 256)
+    assert colours.shape == (3, 256, 256)
+    assert 0 <= colours.min() <= colours.max() <= 1
+    assert 0.05 < seen_mask.float().mean() < 0.6
+    model = torch.nn.functional.interpolate(flame.albedo(result.codes.albedo), (256, 256))[0]
+    change = (colours - model).abs().sum(0)
+    assert change[seen_mask].mean() > 0.01
+    # at the border of what was seen, the texture is no rougher than elsewhere
+    border = torch.nn.functional.max_pool2d(seen_mask[None].float(), 5, 1, 2)[0] - seen_mask.float()
+    step = (
+        (colours[:, :, 1:] - colours[:, :, :-1] - model[:, :, 1:] + model[:, :, :-1]).abs().sum(0)
+    )
+    assert step[border[:, 1:] > 0].mean() < 0.05
+
+
+def test_nothing_to_fit(flame):
+    with pytest.raises(ValueError, match="at least one photograph"):
+        fit.fit([], [], flame)
