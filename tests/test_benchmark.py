@@ -1,0 +1,45 @@
+import json
+
+from course import benchmark
+from course.__main__ import main
+from course.rasterize import available_backends
+
+
+def test_the_table_and_its_json(tmp_path, capsys, monkeypatch):
+    row = {"name": "made-up", "ours_ms": 1.0, "smplx_ms": None, "ratio": None}
+    monkeypatch.setattr(benchmark, "skinning_cases", lambda threads: [row])
+    path = tmp_path / "times.json"
+    command = [
+        "benchmark",
+        "--threads",
+        "2",
+        "--repeats",
+        "1",
+        "--sizes",
+        "24",
+        "--json",
+        str(path),
+    ]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "CPU path" in text
+    report = json.loads(path.read_text())
+    assert report["threads"] == 2
+    for case in report["cases"]:
+        assert case["torch"] > 0
+        assert case["numba"] > 0
+        assert (case["pytorch3d"] is None) == ("pytorch3d" not in available_backends())
+    if "pytorch3d" not in available_backends():
+        assert "not installed" in text
+
+
+def test_bad_numbers():
+    assert main(["benchmark", "--threads", "0"]) == 2
+
+
+def test_medians_and_fairness():
+    calls = []
+    times = benchmark.timed([lambda: calls.append("a"), lambda: calls.append("b")], 5)
+    assert len(times) == 2
+    assert calls.count("a") == calls.count("b") == 6
+    assert calls[4:] == ["a", "b"] * 4  # in turn
