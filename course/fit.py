@@ -25,8 +25,8 @@ LANDMARK_WEIGHTS[17:27] = 0.7  # brows are painted as much as grown
 SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
 OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
 AMBIENT = 3.2  # band 0 of the light of a well-exposed photograph: shading 0.90
-STEPS = {"landmarks": 240, 56: 70, 112: 70, 224: 40}
-RATES = {"shape": 0.05, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
+STEPS = {"landmarks": 240, 56: 160, 112: 100, 224: 40}
+RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
          "light": 0.03}  # fmt: skip
 
 
@@ -149,7 +149,9 @@ class _Fitter:
     def _prior(self):
         """½Σ² of unit-variance codes (Gaussian prior), jaw and gaze kept near rest."""
         free, pose = self.free, self.free["pose"]
-        prior = free["shape"].square().sum() * len(self.images) + free["expression"].square().sum()
+        prior = free["shape"].square().sum() * len(self.images)
+        # most photographs show mild expressions: what both could explain is the person
+        prior = prior + 3 * free["expression"].square().sum()
         prior = prior + 20 * pose[:, JAW][:, 1:].square().sum()
         gaze = pose[:, LEFT_EYE].square().sum() + pose[:, RIGHT_EYE].square().sum()
         return 0.5 * (prior + 2 * gaze) / len(self.images)

@@ -182,7 +182,7 @@ class Renderer(nn.Module):
         zbuffer_of(backend, flame.faces.device)
         self.backend = backend
         self.flame = [flame]  # in a list: the head's buffers are not this module's own
-        self.register_buffer("corner_uv", flame.vt[flame.ft].permute(2, 1, 0).contiguous())
+        self.register_buffer("corner_uv", flame.vt[flame.ft].contiguous())
 
     def render(self, code, **options):
         """A FaceCode's pictures: runs the head model, its albedo and its light."""
@@ -191,70 +191,144 @@ class Renderer(nn.Module):
         return self(vertices, code.camera, flame.albedo(code.albedo), code.light, **options)
 
     def forward(self, vertices, camera, albedo=None, light=None, **options):
-        """Draw vertices (N, V, 3) through cameras (N, 3); see ``draw`` for the rest."""
+        """Draw vertices (N, V, 3) through cameras (N, 3); see ``draw`` for the rest.
+
+        Raises ValueError for cameras of another shape, and as ``draw`` does.
+        """
+        if camera.ndim != 2 or camera.shape[1] != 3 or len(camera) not in (1, len(vertices)):
+            raise ValueError(
+                f"camera has shape {tuple(camera.shape)}; ({len(vertices)}, 3) is needed."
+            )
         pixels = project(vertices, camera, self.image_size)
         return self.draw(vertices, pixels, albedo, light, **options)
 
-    def draw(self, vertices, pixels, albedo=None, light=None, background=None,
-             silhouette=None, occlusion=True, cull_backfaces=False):  # fmt: skip
+    def draw(self, vertices, pixels, albedo=None, light=None, background=None, silhouette=None,
+             occlusion=True, cull_backfaces=False, supersample=1):  # fmt: skip
         """Draw vertices that some camera has put at ``pixels`` (N, V, 3) = (u, v, depth).
 
         albedo      (N, 3, R, R) texture, (N, V, 3) vertex colours, or None for clay
         light       (N, 9, 3), or None for none: the albedo itself is shown
         background  (N, 3, H, W), a colour of three numbers, or None for black
-        silhouette  σ of a soft silhouette in squared picture units, or None for none
+        silhouette  σ of a soft silhouette in squared picture units, True for 1e-4, None for none
         occlusion   multiply the shading by the head's ambient occlusion
+        supersample draw k×k times as many pixels and average, for smooth edges (the image only)
+
+        Raises ValueError for shapes that do not fit each other and meshes ``rasterize`` refuses.
         """
         flame, (height, width) = self.flame[0], self.image_size
         faces = check_mesh(vertices, flame.faces)
-        batch, count = vertices.shape[:2]
+        self._check(vertices, pixels, albedo, light, background, supersample)
+        batch = len(vertices)
         ndc = to_ndc(pixels, self.image_size)
         check_mesh(ndc, faces)
         zbuffer = zbuffer_of(self.backend, vertices.device)
         with torch.no_grad():
             corners = face_corners(ndc.detach().float(), faces)
             pix_to_face, _ = zbuffer(corners, height, width, cull_backfaces)
-        hit, face, px, py = covered(pix_to_face, height, width)
 
-        colours = albedo is not None and albedo.ndim == 3
-        table = [ndc.reshape(-1, 3).T, self._normals(vertices, faces)]
-        table.append(flame.ao.expand(batch, -1).reshape(1, -1))
-        if colours:
-            table.append(albedo.reshape(-1, 3).T)
-        index = self._corner_rows(faces, face, count)
-        gathered = _Gather.apply(torch.cat(table), index).unflatten(1, (3, -1))
-        weights = _barycentric_planes(gathered[:2], px, py)
-        values = (gathered[2:] * weights).sum(1)  # (depth, normal, occlusion[, colour], P)
-        planes = {"depth": values[:1], "normal": _unit(values[1:4])}
-        corner_uv = self.corner_uv.flatten(1).index_select(1, self._uv_rows(face, len(faces)))
-        planes["uv"] = (corner_uv.unflatten(1, (3, -1)) * weights).sum(1)
-
-        counts = torch.bincount(face // len(faces), minlength=batch).tolist()
-        planes["albedo"] = values[5:8] if colours else _sampled(albedo, planes["uv"], counts)
-        planes["shading"] = _lit(light, planes["normal"], counts)
+        colours = albedo if albedo is not None and albedo.ndim == 3 else None
+        inputs = [t for t in (vertices, ndc, colours, light) if t is not None]
+        compiled = zbuffer.__name__ == "zbuffer_numba"
+        compiled = compiled and all(t.dtype == torch.float32 for t in inputs)
+        interpolate = self._interpolate_compiled if compiled else self._interpolate
+        hit, picture, planes = interpolate(vertices, ndc, faces, pix_to_face, colours, light)
+        if colours is None:
+            counts = torch.bincount(picture, minlength=batch).tolist()
+            planes["albedo"] = _sampled(albedo, planes["uv"], counts)
         if occlusion and light is not None:
-            planes["shading"] = planes["shading"] * values[4:5]
+            planes["shading"] = planes["shading"] * planes["occlusion"]
         colour = planes["albedo"] * planes["shading"]
         canvas = self._canvas(background, batch, colour)
         image = canvas.index_copy(0, hit, colour.T)
         image = image.view(batch, height, width, 3).permute(0, 3, 1, 2)
+        if supersample > 1:
+            image = self._supersampled(supersample, vertices, pixels, albedo, light, background,
+                                       None, occlusion, cull_backfaces)  # fmt: skip
         alpha = None
-        if silhouette is not None:
-            alpha = soft_silhouette(ndc, faces, (height, width), silhouette).unsqueeze(1)
+        if silhouette is not None and silhouette is not False:
+            sigma = 1e-4 if silhouette is True else silhouette
+            backend = "torch" if self.backend == "torch" else "auto"
+            alpha = soft_silhouette(ndc, faces, (height, width), sigma, backend).unsqueeze(1)
         return Rendering(image, pix_to_face, alpha, hit, planes)
 
-    def _normals(self, vertices, faces):
-        planes = vertices.reshape(-1, 3).T.contiguous()
-        return _normal_planes(planes, _batched_rows(faces, *vertices.shape[:2]))
+    def _interpolate(self, vertices, ndc, faces, pix_to_face, colours, light):
+        """Covered pixels (P,), the picture of each, and what each shows as planes (C, P)."""
+        batch, count = vertices.shape[:2]
+        hit, face, px, py = covered(pix_to_face, *self.image_size)
+        table = [ndc.reshape(-1, 3).T, vertex_normals(vertices, faces).reshape(-1, 3).T]
+        table.append(self._occlusion(batch).reshape(1, -1).to(ndc.dtype))
+        if colours is not None:
+            table.append(colours.reshape(-1, 3).T)
+        picture, within = face // len(faces), face % len(faces)
+        rows = (faces.T.index_select(1, within) + picture * count).reshape(-1)
+        gathered = _Gather.apply(torch.cat(table), rows).unflatten(1, (3, -1))
+        weights = _barycentric_planes(gathered[:2], px, py)
+        values = (gathered[2:] * weights).sum(1)  # (depth, normal, occlusion[, colour], P)
+        planes = {"depth": values[:1], "normal": _unit(values[1:4]), "occlusion": values[4:5]}
+        corner_uv = self.corner_uv[within].permute(2, 1, 0)
+        planes["uv"] = (corner_uv * weights).sum(1)
+        planes["albedo"] = values[5:]
+        starts = torch.bincount(picture, minlength=batch).tolist()
+        planes["shading"] = _lit(light, planes["normal"], starts)
+        return hit, picture, planes
 
-    def _corner_rows(self, faces, face, vertices):
-        """Rows (3·P,) of the vertices at the corners of the hit triangles."""
-        rows = faces.T.index_select(1, face % len(faces))
-        return (rows + face // len(faces) * vertices).reshape(-1)
+    def _interpolate_compiled(self, vertices, ndc, faces, pix_to_face, colours, light):
+        """The same in compiled loops."""
+        from course import render_numba
 
-    def _uv_rows(self, face, count):
-        within = face % count
-        return torch.cat([within, within + count, within + 2 * count])
+        flat = pix_to_face.view(-1)
+        hit = (flat >= 0).nonzero()[:, 0]
+        face = flat[hit]
+        table = [render_numba.normals(vertices, faces), self._occlusion(len(ndc))[..., None]]
+        if colours is not None:
+            table.append(colours)
+        values = render_numba.interpolate(
+            ndc, torch.cat(table, 2), self.corner_uv.float(), faces, hit, face, *self.image_size
+        )
+        depth, uv, normal, shade, colour = values.split([1, 2, 3, 1, values.shape[0] - 7])
+        picture = face // len(faces)
+        planes = {"depth": depth, "uv": uv, "occlusion": shade, "albedo": colour}
+        if light is None:
+            planes["normal"], planes["shading"] = _unit(normal), torch.ones_like(normal)
+        else:
+            planes["normal"], planes["shading"] = render_numba.lit(
+                normal, light, picture, SH_CONSTANTS
+            )
+        return hit, picture, planes
+
+    def _occlusion(self, batch):
+        return self.flame[0].ao.expand(batch, -1)
+
+    def _check(self, vertices, pixels, albedo, light, background, supersample):
+        batch, count = vertices.shape[:2]
+        if pixels.shape != vertices.shape:
+            raise ValueError(f"pixels have shape {tuple(pixels.shape)}, not the vertices' "
+                             f"{tuple(vertices.shape)}.")  # fmt: skip
+        if albedo is not None:
+            fits = (albedo.ndim == 4 and albedo.shape[1] == 3) or (
+                albedo.ndim == 3 and albedo.shape[1:] == (count, 3)
+            )
+            if not fits or len(albedo) not in (1, batch):
+                raise ValueError(f"albedo has shape {tuple(albedo.shape)}; ({batch}, 3, R, R) or "
+                                 f"({batch}, {count}, 3) is needed.")  # fmt: skip
+        if light is not None and (light.shape[1:] != (9, 3) or len(light) not in (1, batch)):
+            raise ValueError(f"light has shape {tuple(light.shape)}; ({batch}, 9, 3) is needed.")
+        if torch.is_tensor(background) and background.ndim == 4:
+            needed = (3, *self.image_size)
+            if background.shape[1:] != needed or len(background) not in (1, batch):
+                raise ValueError(f"background has shape {tuple(background.shape)}; "
+                                 f"{(batch, *needed)} is needed.")  # fmt: skip
+        if supersample < 1 or supersample != int(supersample):
+            raise ValueError(f"supersample is {supersample}; a whole number ≥ 1 is needed.")
+
+    def _supersampled(self, times, vertices, pixels, albedo, light, background, *options):
+        """The image alone, from ``times``² pixels each."""
+        fine = Renderer(self.flame[0], [times * side for side in self.image_size], self.backend)
+        if torch.is_tensor(background) and background.ndim == 4:
+            background = background.repeat_interleave(times, 2).repeat_interleave(times, 3)
+        pixels = pixels * pixels.new_tensor([times, times, 1])
+        image = fine.draw(vertices, pixels, albedo, light, background, *options).image
+        return F.avg_pool2d(image, times)
 
     def _canvas(self, background, batch, like):
         height, width = self.image_size

@@ -7,7 +7,7 @@ from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
 from course.photo import Detection
 
-QUICK = {"landmarks": 160, 56: 60, 112: 30, 224: 0}
+QUICK = {"landmarks": 160, 56: 120, 112: 60, 224: 0}
 
 
 def seen(photo, rng, noise):

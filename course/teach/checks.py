@@ -3,8 +3,8 @@
 QUESTIONS = {
     "0.q1": {
         "answer": "b",
-        "b": "Yes: 3D truth is rare, so the drawing is judged: weak supervision.",
         "a": "No: nobody measured this head; there is only the photograph.",
+        "b": "Yes: 3D truth is rare, so the drawing is judged: weak supervision.",
         "c": "No: landmarks alone say little about depth and nothing about colour.",
     },
     "0.q2": {
@@ -16,16 +16,24 @@ QUESTIONS = {
 }
 
 
-def quiz(question, choice):
-    """Check one answer, "a", "b" or "c", and say why."""
+def quiz(question, choice=...):
+    """Check one answer, "a", "b" or "c", and say why; ``...`` means "not answered yet".
+
+    Raises ValueError for a question that does not exist, never for an answer.
+    """
     if question not in QUESTIONS:
         raise ValueError(f"There is no question {question}; there are {', '.join(QUESTIONS)}.")
-    entry, choice = QUESTIONS[question], str(choice).strip().lower()
+    entry = QUESTIONS[question]
     options = sorted(set(entry) - {"answer"})
-    if choice not in options:
-        raise ValueError(f"Choose one of {', '.join(options)}.")
-    print(entry[choice])
-    return None
+    listed = ", ".join(f'"{option}"' for option in options[:-1]) + f' or "{options[-1]}"'
+    if choice is ... or str(choice).strip() == "":
+        print(f"Question {question} · not answered yet: put {listed} in place of the dots.")
+        return
+    choice = str(choice).strip().lower()
+    if choice in options:
+        print(f"Question {question} · {entry[choice]}")
+    else:
+        print(f"Question {question} · {choice!r} is none of the answers; choose {listed}.")
 
 
 def is_right(question, choice):

@@ -4,10 +4,13 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+import plotly
 import plotly.graph_objects as go
+import torch
 from IPython.display import Image, display
 
 from course.export import to_uint8
+from course.teach.setup import on_colab
 
 # Okabe and Ito's palette: told apart by colour-blind readers too
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
@@ -87,4 +90,17 @@ def mesh(vertices, faces, colours=None, alt="", height=520):
                "camera": {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.35, "y": 0.1, "z": 1.5}}},
         meta={"alt": alt},
     )  # fmt: skip
-    display(figure)
+    if on_colab():  # Colab shows Plotly's HTML only
+        display(figure)
+        return
+    bundle = plotly.io.renderers["plotly_mimetype"].to_mimebundle(figure.to_dict())
+    display(bundle, raw=True, metadata={kind: {"alt": alt} for kind in bundle})
+
+
+def vertex_colours(texture, flame):
+    """A texture (3, R, R) read at every vertex of a head: colours (V, 3), to paint a mesh with."""
+    uv = torch.zeros(len(flame.v_template), 2)
+    uv[flame.faces.reshape(-1).cpu()] = flame.vt[flame.ft.reshape(-1)].cpu()
+    grid = torch.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1]], -1)[None, None]  # v up → row down
+    texture = texture.detach().cpu()[None]
+    return torch.nn.functional.grid_sample(texture, grid, align_corners=False)[0, :, 0].T
