@@ -1,0 +1,175 @@
+"""The teaching kit: set-up, quizzes, figures with words, sliders that redraw."""
+
+import io
+import json
+from datetime import datetime
+
+import ipywidgets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course.teach import checks, figures, setup, widgets
+
+
+def test_start_seeds_everything(capsys):
+    setup.start(3)
+    first = torch.rand(3), np.random.rand(3)  # noqa: NPY002 - it is the global one that is seeded
+    setup.start(3)
+    assert torch.equal(torch.rand(3), first[0])
+    assert np.array_equal(np.random.rand(3), first[1])  # noqa: NPY002
+    setup.start(4)
+    assert not torch.equal(torch.rand(3), first[0])
+    assert capsys.readouterr().err == ""
+
+
+def test_budget_follows_the_device(monkeypatch):
+    monkeypatch.setattr(setup, "device", lambda: torch.device("cpu"))
+    assert setup.budget(cpu=10, gpu=500) == 10
+    monkeypatch.setattr(setup, "device", lambda: torch.device("cuda"))
+    assert setup.budget(cpu=10, gpu=500) == 500
+
+
+@pytest.mark.parametrize("question", checks.QUESTIONS)
+def test_every_question_has_one_right_answer_with_a_reason(question, capsys):
+    entry = checks.QUESTIONS[question]
+    for option in sorted(set(entry) - {"answer"}):
+        checks.quiz(question, option.upper() + " ")
+        said = capsys.readouterr().out
+        assert said == f"Question {question} · {entry[option]}\n"
+        assert ("· Yes: " in said) == checks.is_right(question, option)
+        assert len(entry[option]) > 30
+    assert sum(checks.is_right(question, option) for option in "abcd") == 1
+
+
+@pytest.mark.parametrize("choice", [..., "", " "])
+def test_a_question_can_be_left_open(choice, capsys):
+    checks.quiz("0.q1", choice)
+    assert "not answered yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("choice", ["d", "the first", 1, None, "answer"])
+def test_no_answer_stops_a_notebook(choice, capsys):
+    checks.quiz("0.q1", choice)
+    assert 'choose "a", "b" or "c"' in capsys.readouterr().out
+
+
+def test_an_unknown_question_is_named():
+    with pytest.raises(ValueError, match=r"no question 9\.q9"):
+        checks.quiz("9.q9", "a")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Call something and get what a notebook would keep of what it displays: data, metadata."""
+
+    def call(something):
+        kept = []
+
+        def display(value, raw=False, metadata=None):
+            data = value if raw else value._repr_mimebundle_()
+            kept.append((data[0] if isinstance(data, tuple) else data, metadata))
+
+        monkeypatch.setattr(figures, "display", display)
+        something()
+        assert len(kept) == 1
+        return kept[0]
+
+    return call
+
+
+def test_pictures_keep_their_words(shown):
+    image = torch.zeros(3, 40, 60)
+    image[0] = 1
+    data, metadata = shown(
+        lambda: figures.pictures([image, image], ["left", "right"], alt="Two red pictures.")
+    )
+    assert metadata["image/jpeg"]["alt"] == "Two red pictures."
+    pixels = np.asarray(Image.open(io.BytesIO(raw(data["image/jpeg"]))).convert("RGB")).astype(int)
+    red = (pixels[..., 0] > 200) & (pixels[..., 1:].max(-1) < 60)
+    assert 0.3 < red.mean() < 1, "the pictures are not in the figure"
+
+
+def raw(data):
+    import base64
+
+    return base64.b64decode(data) if isinstance(data, str) else data
+
+
+def test_strip_draws_every_value(shown):
+    asked = []
+
+    def draw(turn=0.0):
+        asked.append(turn)
+        return torch.full((3, 20, 20), turn)
+
+    shown(lambda: figures.strip(draw, [{"turn": 0.1}, {"turn": 0.9}], alt="Dark, then bright."))
+    assert asked == [0.1, 0.9]
+
+
+def test_mesh_is_described_light_and_true(flame, shown):
+    vertices = flame.v_template
+    data, metadata = shown(
+        lambda: figures.mesh(vertices, flame.faces, torch.rand(len(vertices), 3), alt="A head.")
+    )
+    kind = "application/vnd.plotly.v1+json"
+    assert metadata[kind]["alt"] == "A head."
+    assert len(json.dumps(data[kind])) < 300_000
+    (surface,) = data[kind]["data"]
+    assert surface["type"] == "mesh3d"
+    assert len(surface["vertexcolor"]) == len(vertices)
+
+
+def find(widget, kind):
+    """All widgets of a kind inside a panel."""
+    inside = [found for child in getattr(widget, "children", ()) for found in find(child, kind)]
+    return [widget, *inside] if isinstance(widget, kind) else inside
+
+
+def test_panel_redraws_resets_and_repeats_its_chances():
+    calls = []
+
+    def draw(grey=0.0, red=0.0):
+        calls.append((grey, red))
+        picture = torch.full((3, 8, 8), float(grey))
+        picture[0] = red
+        return picture
+
+    panel = widgets.panel(draw, grey=(0, 1, 0.2), red=(0, 1, 0.6))
+    (picture,) = find(panel, ipywidgets.Image)
+    grey, red = find(panel, ipywidgets.FloatSlider)
+    reset, random = find(panel, ipywidgets.Button)
+    before = picture.value
+    grey.value = 0.8
+    assert calls[-1] == (pytest.approx(0.8), pytest.approx(0.6))
+    after = np.asarray(Image.open(io.BytesIO(picture.value)))
+    assert picture.value != before
+    assert abs(after[0, 0, 1] / 255 - 0.8) < 0.01
+    count = len(calls)
+    reset.click()
+    assert (grey.value, red.value) == (pytest.approx(0.2), pytest.approx(0.6))
+    assert len(calls) == count + 1, "one picture for a reset, not one for each slider"
+    assert picture.value == before
+    random.click()
+    assert grey.value != pytest.approx(0.2)
+    assert 0 <= grey.value <= 1
+
+
+def test_upload_hands_the_bytes_over():
+    got = []
+    button = widgets.upload(lambda name, content: got.append((name, content)))
+    photo = {"name": "me.jpg", "type": "image/jpeg", "size": 3, "content": b"abc"}
+    button.value = ({**photo, "last_modified": datetime(2026, 1, 1)},)
+    assert got == [("me.jpg", b"abc")]
+
+
+def test_vertex_colours_are_the_texture_at_the_vertex(flame):
+    ramp = (torch.arange(64) + 0.5) / 64
+    texture = torch.stack(
+        [ramp.expand(64, 64), 1 - ramp[:, None].expand(64, 64), ramp.new_zeros(64, 64)]
+    )
+    colours = figures.vertex_colours(texture, flame)
+    corner, uv = flame.faces[100, 0], flame.vt[flame.ft[100, 0]]
+    assert torch.allclose(colours[corner, :2], uv, atol=0.02)
+    assert colours.shape == (len(flame.v_template), 3)
