@@ -278,7 +278,7 @@ class Photographer:
         tri = torch.from_numpy(triangles)
         ndc = to_ndc(pixels[None], side)
         corners = face_corners(ndc, tri)
-        pix_to_face, _ = self.zbuffer(corners, side, side)
+        pix_to_face, _ = self.zbuffer(ndc, tri, side, side)
         hit, face, px, py = covered(pix_to_face, side, side)
         weights = barycentric_at(corners[0, face], px, py).numpy()
         hit, face = hit.numpy(), face.numpy()
@@ -454,7 +454,7 @@ class Photographer:
             return q
 
         ndc = torch.from_numpy(seen_from(points))[None]
-        _, depth = self.zbuffer(face_corners(ndc, triangles), size, size)
+        _, depth = self.zbuffer(ndc, triangles, size, size)
         depth = depth[0].numpy()
         depth = np.where(depth < 0, np.inf, depth)
         q = seen_from(place)

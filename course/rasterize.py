@@ -48,16 +48,15 @@ def _pixel_index(x, size, other):
     return (x + extent / 2) * (size / extent) - 0.5
 
 
-def zbuffer_torch(corners, height, width, cull_backfaces=False):
-    """Nearest triangle and depth of every pixel from corners (N, F, 3 corners, 3), plain PyTorch.
+def zbuffer_torch(vertices, faces, height, width, cull_backfaces=False):
+    """Nearest triangle and depth of every pixel: vertices (N, V, 3), faces (F, 3), plain PyTorch.
 
     Returns pix_to_face and zbuf, both (N, H, W). In words: box every triangle, list all
     (triangle, pixel) pairs inside the boxes, keep those inside the three edges, and let the
     smallest depth win each pixel with one scatter.
     """
-    batch, count = corners.shape[:2]
-    device = corners.device
-    (x, y, z) = corners.reshape(-1, 3, 3).permute(2, 1, 0)  # each (3 corners, N·F)
+    batch, count, device = len(vertices), len(faces), vertices.device
+    x, y, z = face_corners(vertices, faces).view(-1, 3, 3).permute(2, 1, 0)  # (3 corners, N·F)
     area = (x[2] - x[0]) * (y[1] - y[0]) - (y[2] - y[0]) * (x[1] - x[0])
 
     # 1. bounding boxes in whole pixels, clipped to the picture
@@ -147,11 +146,11 @@ def rasterize(vertices, faces, image_size, backend="auto", cull_backfaces=False)
     zbuffer = zbuffer_of(backend, vertices.device)
     batch, count = len(vertices), len(faces)
     with torch.no_grad():
-        corners = face_corners(vertices.detach().float(), faces)
+        points = vertices.detach().float()
         if zbuffer.__name__ == "zbuffer_numba" and not vertices.requires_grad:
-            pix_to_face, zbuf, weights = zbuffer(corners, height, width, cull_backfaces, True)
+            pix_to_face, zbuf, weights = zbuffer(points, faces, height, width, cull_backfaces, True)
             return Fragments(pix_to_face, weights.to(vertices.dtype), zbuf.to(vertices.dtype))
-        pix_to_face, _ = zbuffer(corners, height, width, cull_backfaces)
+        pix_to_face, _ = zbuffer(points, faces, height, width, cull_backfaces)
     hit, face, px, py = covered(pix_to_face, height, width)
     flat = vertices.reshape(-1, 3)
     corners = flat[faces[face % count] + (face // count).unsqueeze(1) * vertices.shape[1]]
@@ -170,19 +169,23 @@ def face_corners(vertices, faces):
     return flat.view(len(vertices), len(faces), 3, 3)
 
 
-def check_mesh(vertices, faces):
-    """Faces as int64 on the vertices' device; raises ValueError with one sentence otherwise."""
+def check_mesh(vertices, faces, within=None):
+    """Faces as int64 on the vertices' device; raises ValueError with one sentence otherwise.
+
+    ``within`` says that these faces are known to be good for so many vertices.
+    """
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
         raise ValueError(f"vertices have shape {tuple(vertices.shape)}; (N, V, 3) is needed.")
     if faces.ndim != 2 or faces.shape[-1] != 3:
         raise ValueError(f"faces have shape {tuple(faces.shape)}; (F, 3) is needed.")
     if vertices.numel() == 0 or faces.numel() == 0:
         raise ValueError("The mesh is empty: it needs at least one vertex and one triangle.")
-    low, high = torch.stack([faces.min(), faces.max()]).tolist()
-    if low < 0 or high >= vertices.shape[1]:
-        raise ValueError(
-            f"faces name vertices {low}…{high}, but the mesh has 0…{vertices.shape[1] - 1}."
-        )
+    if within != vertices.shape[1]:
+        low, high = torch.stack(faces.aminmax()).tolist()
+        if low < 0 or high >= vertices.shape[1]:
+            raise ValueError(
+                f"faces name vertices {low}…{high}, but the mesh has 0…{vertices.shape[1] - 1}."
+            )
     if not torch.isfinite(vertices.detach().sum()):  # one cheap pass; look closer only if needed
         bad = int((~torch.isfinite(vertices.detach())).any(-1).sum())
         raise ValueError(f"{bad} vertices are NaN or infinite; look at the step that made them.")

@@ -36,9 +36,9 @@ def _edge(px, py, ax, ay, bx, by):
 
 
 @compiled()
-def _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights):
+def _band(job, vertices, faces, xs, ys, bands, cull, zbuf, nearest, weights):
     """Fill one band of rows of one picture."""
-    count, height, width = corners.shape[1], zbuf.shape[1], zbuf.shape[2]
+    count, height, width = len(faces), zbuf.shape[1], zbuf.shape[2]
     per_x, per_y = np.float32(1), np.float32(1)
     if width > 1:
         per_x = np.float32(1) / (xs[1] - xs[0])
@@ -51,10 +51,10 @@ def _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights):
         zbuf[n, height - 1 - v, :] = np.float32(np.inf)
         nearest[n, height - 1 - v, :] = -1
     for f in range(count):
-        c = corners[n, f]
-        x0, y0, z0 = c[0, 0], c[0, 1], c[0, 2]
-        x1, y1, z1 = c[1, 0], c[1, 1], c[1, 2]
-        x2, y2, z2 = c[2, 0], c[2, 1], c[2, 2]
+        a, b, c = vertices[n, faces[f, 0]], vertices[n, faces[f, 1]], vertices[n, faces[f, 2]]
+        x0, y0, z0 = a[0], a[1], a[2]
+        x1, y1, z1 = b[0], b[1], b[2]
+        x2, y2, z2 = c[0], c[1], c[2]
         low = max(first, int(np.ceil((min(y0, y1, y2) - ys[0]) * per_y - _MARGIN)))
         high = min(last - 1, int(np.floor((max(y0, y1, y2) - ys[0]) * per_y + _MARGIN)))
         if high < low or min(z0, z1, z2) < _EPS:
@@ -93,15 +93,15 @@ def _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights):
 
 
 @compiled()
-def _one_by_one(corners, xs, ys, bands, cull, zbuf, nearest, weights):
-    for job in range(len(corners) * bands):
-        _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights)
+def _one_by_one(vertices, faces, xs, ys, bands, cull, zbuf, nearest, weights):
+    for job in range(len(vertices) * bands):
+        _band(job, vertices, faces, xs, ys, bands, cull, zbuf, nearest, weights)
 
 
 @compiled(parallel=True)
-def _side_by_side(corners, xs, ys, bands, cull, zbuf, nearest, weights):
-    for job in prange(len(corners) * bands):
-        _band(job, corners, xs, ys, bands, cull, zbuf, nearest, weights)
+def _side_by_side(vertices, faces, xs, ys, bands, cull, zbuf, nearest, weights):
+    for job in prange(len(vertices) * bands):
+        _band(job, vertices, faces, xs, ys, bands, cull, zbuf, nearest, weights)
 
 
 _TURN = threading.Lock()  # one of numba's threading layers dies when two threads enter it
@@ -144,20 +144,21 @@ def match_threads():
         torch.set_num_threads(threads)
 
 
-def zbuffer_numba(corners, height, width, cull_backfaces=False, barycentric=False):
-    """Nearest triangle and depth (N, H, W) of corners (N, F, 3, 3) on the CPU.
+def zbuffer_numba(vertices, faces, height, width, cull_backfaces=False, barycentric=False):
+    """Nearest triangle and depth (N, H, W) of vertices (N, V, 3) and faces (F, 3), on the CPU.
 
     With ``barycentric`` also the weights (N, H, W, 3), which cost nothing here.
     """
-    threads = threads_for_numba()
-    bands = 1 if len(corners) % threads == 0 else 2 * threads
-    zbuf = torch.empty(len(corners), height, width)
-    nearest = torch.empty(len(corners), height, width, dtype=torch.int64)
-    weights = torch.empty(len(corners) if barycentric else 0, height, width, 3)
+    threads, batch = threads_for_numba(), len(vertices)
+    bands = 1 if batch % threads == 0 else 2 * threads
+    zbuf = torch.empty(batch, height, width)
+    nearest = torch.empty(batch, height, width, dtype=torch.int64)
+    weights = torch.empty(batch if barycentric else 0, height, width, 3)
     run_kernel(
         _one_by_one,
         _side_by_side,
-        corners.detach().float().contiguous().numpy(),
+        vertices.detach().float().contiguous().numpy(),
+        faces.to(torch.int64).contiguous().numpy(),
         pixel_centres(width, height).numpy(),
         pixel_centres(height, width).numpy(),
         bands,

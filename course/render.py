@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from course.camera import _size, project, to_ndc
-from course.rasterize import EPSILON, check_mesh, covered, face_corners, rasterize, zbuffer_of
+from course.rasterize import EPSILON, check_mesh, covered, rasterize, zbuffer_of
 from course.silhouette import soft_silhouette
 
 # Real spherical harmonics up to band 2 in the order 1, x, y, z, xy, xz, yz, x²−y², 3z²−1. Bands 1
@@ -180,6 +180,8 @@ class Renderer(nn.Module):
         super().__init__()
         self.image_size = _size(image_size)
         zbuffer_of(backend, flame.faces.device)
+        check_mesh(flame.v_template[None], flame.faces)
+        self.vertices = len(flame.v_template)
         self.backend = backend
         self.flame = [flame]  # in a list: the head's buffers are not this module's own
         self.register_buffer("corner_uv", flame.vt[flame.ft].contiguous())
@@ -216,15 +218,14 @@ class Renderer(nn.Module):
         Raises ValueError for shapes that do not fit each other and meshes ``rasterize`` refuses.
         """
         flame, (height, width) = self.flame[0], self.image_size
-        faces = check_mesh(vertices, flame.faces)
+        faces = check_mesh(vertices, flame.faces, within=self.vertices)
         self._check(vertices, pixels, albedo, light, background, supersample)
         batch = len(vertices)
         ndc = to_ndc(pixels, self.image_size)
-        check_mesh(ndc, faces)
+        check_mesh(ndc, faces, within=self.vertices)
         zbuffer = zbuffer_of(self.backend, vertices.device)
         with torch.no_grad():
-            corners = face_corners(ndc.detach().float(), faces)
-            pix_to_face, _ = zbuffer(corners, height, width, cull_backfaces)
+            pix_to_face, _ = zbuffer(ndc.float(), faces, height, width, cull_backfaces)
 
         colours = albedo if albedo is not None and albedo.ndim == 3 else None
         inputs = [t for t in (vertices, ndc, colours, light) if t is not None]
@@ -239,8 +240,11 @@ class Renderer(nn.Module):
             planes["shading"] = planes["shading"] * planes["occlusion"]
         colour = planes["albedo"] * planes["shading"]
         canvas = self._canvas(background, batch, colour)
-        image = canvas.index_copy(0, hit, colour.T)
-        image = image.view(batch, height, width, 3).permute(0, 3, 1, 2)
+        if compiled:
+            image = _compiled().paint(canvas, colour, hit)
+        else:
+            flat = canvas.permute(0, 2, 3, 1).reshape(-1, 3).index_copy(0, hit, colour.T)
+            image = flat.view(batch, height, width, 3).permute(0, 3, 1, 2)
         if supersample > 1:
             image = self._supersampled(supersample, vertices, pixels, albedo, light, background,
                                        None, occlusion, cull_backfaces)  # fmt: skip
@@ -274,11 +278,8 @@ class Renderer(nn.Module):
 
     def _interpolate_compiled(self, vertices, ndc, faces, pix_to_face, colours, light):
         """The same in compiled loops."""
-        from course import render_numba
-
-        flat = pix_to_face.view(-1)
-        hit = (flat >= 0).nonzero()[:, 0]
-        face = flat[hit]
+        render_numba = _compiled()
+        hit, face, picture = render_numba.covered_pixels(pix_to_face)
         table = [render_numba.normals(vertices, faces), self._occlusion(len(ndc))[..., None]]
         if colours is not None:
             table.append(colours)
@@ -286,7 +287,6 @@ class Renderer(nn.Module):
             ndc, torch.cat(table, 2), self.corner_uv.float(), faces, hit, face, *self.image_size
         )
         depth, uv, normal, shade, colour = values.split([1, 2, 3, 1, values.shape[0] - 7])
-        picture = face // len(faces)
         planes = {"depth": depth, "uv": uv, "occlusion": shade, "albedo": colour}
         if light is None:
             planes["normal"], planes["shading"] = _unit(normal), torch.ones_like(normal)
@@ -331,15 +331,22 @@ class Renderer(nn.Module):
         return F.avg_pool2d(image, times)
 
     def _canvas(self, background, batch, like):
+        """The background (N, 3, H, W) in front of which the head is painted."""
         height, width = self.image_size
         if background is None:
-            return like.new_zeros(batch * height * width, 3)
+            return like.new_zeros(batch, 3, height, width)
         if not torch.is_tensor(background):
             background = like.new_tensor(background)
         if background.ndim == 1:
             background = background.view(1, 3, 1, 1)
-        background = background.to(like).expand(batch, 3, height, width)
-        return background.permute(0, 2, 3, 1).reshape(-1, 3)
+        return background.to(like).expand(batch, 3, height, width)
+
+
+def _compiled():
+    """The compiled loops; imported late, because numba takes a second and a GPU needs none."""
+    from course import render_numba
+
+    return render_numba
 
 
 def _barycentric_planes(corners, px, py):

@@ -154,7 +154,7 @@ def ambient_occlusion(head, masks, directions=96, size=256):
     """
     import torch
 
-    from course.rasterize import face_corners, zbuffer_of
+    from course.rasterize import zbuffer_of
 
     v = head.vertices.astype(np.float32)
     normals = expressions.vertex_normals(v, head.faces)
@@ -173,7 +173,7 @@ def ambient_occlusion(head, masks, directions=96, size=256):
         place = (v - centre) @ axes.T
         ndc = np.stack([-place[:, 0] / radius, place[:, 1] / radius, 2 * radius - place[:, 2]], -1)
         ndc = torch.as_tensor(ndc.astype(np.float32))[None]
-        _, depth = zbuffer(face_corners(ndc, faces), size, size)
+        _, depth = zbuffer(ndc, faces, size, size)
         u = np.clip(((1 - ndc[0, :, 0].numpy()) / 2 * size).astype(int), 0, size - 1)
         w = np.clip(((1 - ndc[0, :, 1].numpy()) / 2 * size).astype(int), 0, size - 1)
         near = depth[0].numpy()[w, u]
