@@ -2,9 +2,12 @@
 
 import importlib.metadata
 import json
+import math
+import os
 import platform
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,8 +18,10 @@ from course.files import write_text
 from course.flame import FLAME, yaw_pose
 from course.rasterize import available_backends, rasterize
 from course.render import Renderer
-from course.silhouette import soft_silhouette
+from course.silhouette import NEGLIGIBLE, soft_silhouette
 
+SIGMA = 1e-5  # with more blur, 50 faces a pixel no longer hold all that are near
+FACES_PER_PIXEL = 50  # of pytorch3d's soft silhouette; ours takes every triangle near a pixel
 BACKENDS = ("pytorch3d", "torch", "numba")
 PACKAGES = ("torch", "numba", "numpy", "pytorch3d", "smplx")
 NOTE = ("Ratios are against pytorch3d's CPU path, which tests every triangle at every pixel; "
@@ -27,25 +32,58 @@ def add_arguments(parser):
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table here")
     parser.add_argument("--repeats", type=int, default=9, help="runs of each case; medians count")
-    parser.add_argument("--sizes", type=int, nargs="*", default=[112, 224], help="pixels a side")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224], help="pixels a side")
+    parser.add_argument("--quick", action="store_true", help="a small picture and few runs")
 
 
 def run(args):
+    """Time everything, print the table; exit code 0. Raises ValueError for counts below 1."""
+    if args.quick:
+        args.repeats, args.sizes = 3, [64]
     if args.threads < 1 or args.repeats < 1 or any(s < 1 for s in args.sizes):
         raise ValueError("threads, repeats and sizes must be at least 1")
+    before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
+    try:
+        cases, agreement = rasterizer_cases(args.sizes, args.repeats)
+        skinning = skinning_cases(args.threads, 5 if args.quick else 41)
+        threads = _threads()
+    finally:
+        torch.set_num_threads(before)
     report = {
         "threads": args.threads,
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "threads_of": threads,
+        "machine": _machine(),
         "versions": {name: _version(name) for name in PACKAGES},
         "note": NOTE,
-        "cases": rasterizer_cases(args.sizes, args.repeats),
-        "skinning": skinning_cases(args.threads),
+        "cases": cases,
+        "agreement_with_pytorch3d": agreement,
+        "skinning": skinning,
     }
     print(as_table(report))
     if args.json:
         write_text(args.json, json.dumps(report, indent=1) + "\n")
     return 0
+
+
+def _threads():
+    """Threads that torch and numba really use: numba's call can change torch's number."""
+    counts = {"torch": torch.get_num_threads()}
+    if "numba" in available_backends():
+        import numba
+
+        counts["numba"] = numba.get_num_threads()
+    return counts
+
+
+def _machine():
+    processor, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    return (f"{platform.system()} {platform.machine()}, {processor}, {os.cpu_count()} cores, "
+            f"Python {platform.python_version()}")  # fmt: skip
 
 
 def _version(name):
@@ -78,10 +116,11 @@ def timed(functions, repeats, seconds=60.0):
 
 
 def rasterizer_cases(sizes, repeats):
-    """[{case, pytorch3d, torch, numba (ms or None), torch_ratio, numba_ratio}]"""
+    """[{case, pytorch3d, torch, numba (ms or None), torch_ratio, numba_ratio}], and how far the
+    results are from pytorch3d's (None where it is not installed)."""
     flame = FLAME.load(device="cpu")
     there = [b for b in BACKENDS if b in available_backends()]
-    cases = []
+    cases, agreement = [], {}
     code = FaceCode.zeros(flame)
     code = code.replace(pose=yaw_pose(20), camera=code.camera * torch.tensor([0.85, 1, 1]))
     vertices = flame(code.shape, code.expression, code.pose).detach()
@@ -92,6 +131,8 @@ def rasterizer_cases(sizes, repeats):
         head = f"{len(flame.faces)} triangles, {size} px, {100 * covered:.0f} % covered"
 
         def forward(backend, ndc=ndc, size=size):
+            if backend == "pytorch3d":
+                return lambda: _pytorch3d_fragments(ndc, flame.faces, size)
             return lambda: rasterize(ndc, flame.faces, size, backend)
 
         def picture(backend, size=size):
@@ -99,6 +140,8 @@ def rasterizer_cases(sizes, repeats):
                 return _pytorch3d_picture(flame, vertices, code, colours, size)
             return _our_picture(flame, vertices, code, colours, size, backend)
 
+        if "pytorch3d" in there:
+            agreement[f"{size} px"] = _agreement(ndc, flame.faces, size, there)
         cases.append(_case(f"rasterize, {head}", there, forward, repeats))
         cases.append(_case(f"render, forward + backward, {head}", there, picture, repeats))
     size = sizes[0]
@@ -112,7 +155,28 @@ def rasterizer_cases(sizes, repeats):
     cases.append(
         _case(f"soft silhouette, forward + backward, {size} px", there, silhouette, repeats)
     )
-    return cases
+    return cases, agreement or None
+
+
+def _agreement(ndc, faces, size, there):
+    """Share of pixels with pytorch3d's triangle, and the largest difference of barycentrics."""
+    theirs, _, weights, _ = _pytorch3d_fragments(ndc, faces, size)
+    found = {}
+    for backend in there[1:]:
+        mine = rasterize(ndc, faces, size, backend)
+        same = mine.pix_to_face == theirs[..., 0]
+        apart = (mine.barycentric - weights[..., 0, :])[same].abs().max().item()
+        found[backend] = {"same_triangle": same.double().mean().item(), "barycentrics": apart}
+    return found
+
+
+def _pytorch3d_fragments(ndc, faces, size, blur_radius=0.0, faces_per_pixel=1):
+    """pytorch3d's own call: pix_to_face, zbuf, barycentrics, distances, each (N, H, W, K, …)."""
+    from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+    from pytorch3d.structures import Meshes
+
+    return rasterize_meshes(Meshes(ndc, faces[None]), size, blur_radius, faces_per_pixel, 0,
+                            perspective_correct=False)  # fmt: skip
 
 
 def _case(name, there, make, repeats):
@@ -136,9 +200,8 @@ def _our_picture(flame, vertices, code, colours, size, backend):
 
 def _our_silhouette(flame, ndc, size, backend):
     def once():
-        soft_silhouette(
-            ndc.clone().requires_grad_(), flame.faces, size, 1e-4, backend
-        ).sum().backward()
+        v = ndc.clone().requires_grad_()
+        soft_silhouette(v, flame.faces, size, SIGMA, backend).sum().backward()
 
     return once
 
@@ -146,7 +209,6 @@ def _our_silhouette(flame, ndc, size, backend):
 def _pytorch3d_picture(flame, vertices, code, colours, size):
     """The same picture with pytorch3d's own parts: rasterizer, interpolation, vertex normals."""
     from pytorch3d.ops import interpolate_face_attributes
-    from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
     from pytorch3d.structures import Meshes
 
     from course.render import shade
@@ -154,8 +216,7 @@ def _pytorch3d_picture(flame, vertices, code, colours, size):
     def once():
         v, c, light = (t.clone().requires_grad_() for t in (vertices, colours, code.light))
         ndc = to_ndc(project(v, code.camera, size), size)
-        fragments = rasterize_meshes(Meshes(ndc, flame.faces[None]), size, 0.0, 1, 0,
-                                     perspective_correct=False)  # fmt: skip
+        fragments = _pytorch3d_fragments(ndc, flame.faces, size)
         normals = Meshes(v, flame.faces[None]).verts_normals_packed()
         corners = torch.cat([normals, c[0]], 1)[flame.faces]
         pixels = interpolate_face_attributes(fragments[0], fragments[2], corners)[..., 0, :]
@@ -165,47 +226,36 @@ def _pytorch3d_picture(flame, vertices, code, colours, size):
     return once
 
 
-def _pytorch3d_silhouette(flame, ndc, size, sigma=1e-4, faces_per_pixel=50):
-    import math
-
+def _pytorch3d_silhouette(flame, ndc, size):
     from pytorch3d.renderer.blending import BlendParams, sigmoid_alpha_blend
-    from pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
-    from pytorch3d.structures import Meshes
 
-    radius = math.log(1 / 1e-4 - 1) * sigma
-    colour = torch.ones(1, size, size, faces_per_pixel, 3)
-
-    class Fragments:
-        pass
+    radius = math.log(1 / NEGLIGIBLE - 1) * SIGMA
+    colour = torch.ones(1, size, size, FACES_PER_PIXEL, 3)
+    blend = BlendParams(sigma=SIGMA, background_color=(0, 0, 0))
 
     def once():
         v = ndc.clone().requires_grad_()
-        found = Fragments()
-        found.pix_to_face, found.zbuf, found.bary_coords, found.dists = rasterize_meshes(
-            Meshes(v, flame.faces[None]),
-            size,
-            radius,
-            faces_per_pixel,
-            0,
-            perspective_correct=False,
+        found = SimpleNamespace()
+        found.pix_to_face, found.zbuf, found.bary_coords, found.dists = _pytorch3d_fragments(
+            v, flame.faces, size, radius, FACES_PER_PIXEL
         )
-        blend = BlendParams(sigma=sigma, background_color=(0, 0, 0))
         sigmoid_alpha_blend(colour, found, blend)[..., 3].sum().backward()
 
     return once
 
 
-def skinning_cases(threads):
+def skinning_cases(threads, repeats=41):
     """Our FLAME beside smplx's, see ``benchmark_skinning``."""
     from course.benchmark_skinning import cases
 
-    return cases(threads)
+    return cases(threads, repeats)
 
 
 def as_table(report):
     """The report as text."""
     missing = "not installed"
-    lines = [f"{report['machine']}, {report['threads']} threads; "
+    lines = [f"{report['machine']}; threads: "
+             + ", ".join(f"{k} {v}" for k, v in report["threads_of"].items()) + "; "
              + ", ".join(f"{k} {v or missing}" for k, v in report["versions"].items()),
              "", f"{'milliseconds':66s}{'pytorch3d':>14s}{'torch':>16s}{'numba':>16s}"]  # fmt: skip
     for row in report["cases"]:
@@ -215,6 +265,10 @@ def as_table(report):
             times = f" ({ratio:.0f}×)" if ratio else ""
             cells.append(f"{row[backend]:.1f}{times}" if row[backend] else missing)
         lines.append(f"{row['case']:66s}{cells[0]:>14s}{cells[1]:>16s}{cells[2]:>16s}")
+    for size, found in (report["agreement_with_pytorch3d"] or {}).items():
+        for backend, row in found.items():
+            lines.append(f"{size}, {backend}: pytorch3d's triangle in {row['same_triangle']:.4%} of "
+                         f"pixels, barycentrics within {row['barycentrics']:.1e}")  # fmt: skip
     lines += ["", f"{'milliseconds':66s}{'smplx':>14s}{'ours':>16s}"]
     for row in report["skinning"]:
         theirs = f"{row['smplx_ms']:.1f}" if row["smplx_ms"] else missing

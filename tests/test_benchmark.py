@@ -7,7 +7,7 @@ from course.rasterize import available_backends
 
 def test_the_table_and_its_json(tmp_path, capsys, monkeypatch):
     row = {"name": "made-up", "ours_ms": 1.0, "smplx_ms": None, "ratio": None}
-    monkeypatch.setattr(benchmark, "skinning_cases", lambda threads: [row])
+    monkeypatch.setattr(benchmark, "skinning_cases", lambda threads, repeats: [row])
     path = tmp_path / "times.json"
     command = [
         "benchmark",

@@ -1,0 +1,197 @@
+"""Every notebook in a real browser: run all, drag a slider, see the picture change.
+
+Needs Chromium and its driver (Debian: ``apt-get install chromium chromium-driver``); skips, and
+says so, where they are missing.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+DRIVER = shutil.which("chromedriver")
+MINUTES = 4
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--window-size=1400,1500",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"
+)
+
+
+def wait(condition, what, seconds=60):
+    """Poll until ``condition()`` is true; what it returned."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A copy of the notebooks, which the browser may save."""
+    home = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", home / "notebooks")
+    shutil.copytree(ROOT / "data", home / "data", ignore=shutil.ignore_patterns("flame"))
+    settings = home / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)  # all cells stay in the page, not only those in sight
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    return home
+
+
+@pytest.fixture(scope="module")
+def lab(home):
+    """The address of a JupyterLab on that copy."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "OMP_NUM_THREADS": "2",
+    }  # fmt: skip
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+         "--ServerApp.port_retries=0", "--allow-root", "--IdentityProvider.token=t",
+         f"--LabApp.user_settings_dir={home / 'settings'}"],
+        cwd=home, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def answers():
+        try:
+            return urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token=t", timeout=2)
+        except OSError:
+            return None
+
+    try:
+        wait(answers, "JupyterLab starts")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+def all_of(browser, selector):
+    from selenium.webdriver.common.by import By
+
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
+def prompts(browser):
+    """What stands in front of each code cell: a number when it has run, "*" while it waits."""
+    found = [e.text for e in all_of(browser, ".jp-CodeCell .jp-InputArea-prompt")]
+    return [re.sub(r"[^0-9*]", "", text) for text in found]
+
+
+def run_all(browser, count):
+    """Menu Run, Run All Cells; back when every code cell has its number."""
+    opened = [e for e in all_of(browser, ".lm-MenuBar-itemLabel") if e.text == "Run"]
+    opened[0].click()
+    wait(lambda: all_of(browser, '[data-command="runmenu:run-all"]'), "the menu opens")[0].click()
+
+    def finished():
+        failed = all_of(browser, '[data-mime-type="application/vnd.jupyter.error"]')
+        assert not failed, failed[0].text
+        numbers = prompts(browser)
+        return len(numbers) == count and all(number.isdigit() for number in numbers)
+
+    wait(finished, "the notebook runs", 60 * MINUTES)
+
+
+def try_panel(browser, panel):
+    """Every slider of a panel moves its picture, and Reset brings the first picture back."""
+    from selenium.webdriver.common.keys import Keys
+
+    def picture():
+        image = panel.find_element("css selector", "img.widget-image")
+        script = """const i = arguments[0], c = document.createElement('canvas');
+            c.width = i.naturalWidth; c.height = i.naturalHeight;
+            c.getContext('2d').drawImage(i, 0, 0);
+            return i.complete && i.naturalWidth ? c.toDataURL() : null;"""
+        return browser.execute_script(script, image)
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", panel)
+    first = wait(picture, "the panel has a picture")
+    handles = panel.find_elements("css selector", ".noUi-handle")
+    assert len(handles) >= 2
+    for handle in handles:
+        before = picture()
+        handle.send_keys(Keys.ARROW_RIGHT * 4)
+        wait(lambda before=before: picture() not in (before, None), "a slider moves the picture")
+        time.sleep(0.5)  # the last of the four steps
+    panel.find_element("xpath", ".//button[normalize-space()='Reset']").click()
+    wait(lambda: picture() == first, "Reset brings the first picture back")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_in_the_browser(path, lab, browser, home):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # so that a number means: run here, now
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, home / "notebooks" / path.name)
+    count = sum(cell.cell_type == "code" for cell in notebook.cells)
+
+    browser.get(f"{lab}/lab/tree/notebooks/{path.name}?token=t&reset")
+    wait(lambda: len(prompts(browser)) == count, "the notebook opens")
+    wait(lambda: "Idle" in browser.page_source, "the kernel starts")
+    run_all(browser, count)
+
+    panels = [
+        box
+        for box in all_of(browser, ".jp-OutputArea-output > * > .widget-hbox, .widget-hbox")
+        if box.find_elements("css selector", ".noUi-handle")
+        and box.find_elements("css selector", "img.widget-image")
+    ]
+    assert len(panels) == path.read_text(encoding="utf-8").count("widgets.panel(")
+    for panel in panels:
+        try_panel(browser, panel)
+
+    if os.environ.get("COURSE_SCREENSHOTS"):
+        screenshots(browser, Path(os.environ["COURSE_SCREENSHOTS"]), path.stem)    meshes = path.read_text(encoding="utf-8").count("figures.mesh(")
+    assert len(all_of(browser, ".js-plotly-plot canvas")) >= meshes, "a 3D mesh is not drawn"
+    logged = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
+    ours = [message for message in logged if "net::ERR_" not in message or lab in message]
+    assert not ours, ours  # offline, the Colab badge's picture cannot load: not ours
+
+
+
+def screenshots(browser, folder, name):
+    """Pictures of every widget and mesh, for looking at."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for k, box in enumerate(all_of(browser, ".js-plotly-plot, .jp-OutputArea-output .widget-hbox")):
+        if box.size["height"] > 150:
+            browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
+            time.sleep(1)
+            browser.save_screenshot(str(folder / f"{name}_{k}.png"))
