@@ -179,12 +179,12 @@ def test_notebook_in_the_browser(path, lab, browser, home):
         try_panel(browser, panel)
 
     if os.environ.get("COURSE_SCREENSHOTS"):
-        screenshots(browser, Path(os.environ["COURSE_SCREENSHOTS"]), path.stem)    meshes = path.read_text(encoding="utf-8").count("figures.mesh(")
+        screenshots(browser, Path(os.environ["COURSE_SCREENSHOTS"]), path.stem)
+    meshes = path.read_text(encoding="utf-8").count("figures.mesh(")
     assert len(all_of(browser, ".js-plotly-plot canvas")) >= meshes, "a 3D mesh is not drawn"
     logged = [e["message"] for e in browser.get_log("browser") if e["level"] == "SEVERE"]
     ours = [message for message in logged if "net::ERR_" not in message or lab in message]
     assert not ours, ours  # offline, the Colab badge's picture cannot load: not ours
-
 
 
 def screenshots(browser, folder, name):
