@@ -72,6 +72,9 @@ def _threads():
     if "numba" in available_backends():
         import numba
 
+        from course.rasterize_numba import match_threads
+
+        match_threads()
         counts["numba"] = numba.get_num_threads()
     return counts
 
@@ -267,11 +270,13 @@ def as_table(report):
         lines.append(f"{row['case']:66s}{cells[0]:>14s}{cells[1]:>16s}{cells[2]:>16s}")
     for size, found in (report["agreement_with_pytorch3d"] or {}).items():
         for backend, row in found.items():
-            lines.append(f"{size}, {backend}: pytorch3d's triangle in {row['same_triangle']:.4%} of "
-                         f"pixels, barycentrics within {row['barycentrics']:.1e}")  # fmt: skip
+            share, apart = row["same_triangle"], row["barycentrics"]
+            lines.append(f"{size}, {backend}: the same triangle as pytorch3d in {share:.4%} of the "
+                         f"pixels, barycentrics within {apart:.1e}")  # fmt: skip
     lines += ["", f"{'milliseconds':66s}{'smplx':>14s}{'ours':>16s}"]
     for row in report["skinning"]:
         theirs = f"{row['smplx_ms']:.1f}" if row["smplx_ms"] else missing
         ratio = f" ({row['ratio']:.2f}×)" if row["ratio"] else ""
-        lines.append(f"{row['name']:66s}{theirs:>14s}{row['ours_ms']:.1f}{ratio}".rstrip())
+        ours = f"{row['ours_ms']:.1f}{ratio}"
+        lines.append(f"{row['name']:66s}{theirs:>14s}{ours:>16s}")
     return "\n".join([*lines, "", report["note"]])

@@ -43,3 +43,19 @@ def test_medians_and_fairness():
     assert len(times) == 2
     assert calls.count("a") == calls.count("b") == 6
     assert calls[4:] == ["a", "b"] * 4  # in turn
+
+
+def test_quick_and_threads_are_left_as_they_were(tmp_path, capsys, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(benchmark, "skinning_cases", lambda threads, repeats: [])
+    before = torch.get_num_threads()
+    assert main(["benchmark", "--threads", "1", "--quick", "--json", str(tmp_path / "t.json")]) == 0
+    assert torch.get_num_threads() == before
+    report = json.loads((tmp_path / "t.json").read_text())
+    assert report["threads_of"] == {"torch": 1, "numba": 1}
+    assert len(report["cases"]) == 3
+    for case in report["cases"]:
+        both = case["pytorch3d"] and case["numba"]
+        assert case["numba_ratio"] == (case["pytorch3d"] / case["numba"] if both else None)
+    assert (report["agreement_with_pytorch3d"] is None) == (report["versions"]["pytorch3d"] is None)
