@@ -110,11 +110,10 @@ def load(path=None, device="cpu"):
     return net.to(device).eval()
 
 
-def _upright(points):
-    """Roll of a face (radians) and the side of its box, from its landmarks (68, 2)."""
+def upright_roll(points):
+    """How far a face is turned in the picture (radians), from its eyes in landmarks (68, 2)."""
     left, right = points[36:42].mean(0), points[42:48].mean(0)
-    roll = np.arctan2(right[1] - left[1], right[0] - left[0])
-    return roll
+    return float(np.arctan2(right[1] - left[1], right[0] - left[0]))
 
 
 def _crop(image, centre, side, roll):
@@ -134,14 +133,15 @@ def _crop(image, centre, side, roll):
 
 
 @torch.no_grad()
-def predict(net, image, box, rounds=3):
+def predict(net, image, box, rounds=3, roll=0.0):
     """Landmarks (68, 2) and their uncertainty σ (68,), both in pixels of ``image``.
 
-    image (H, W, 3) uint8; box (x1, y1, x2, y2) roughly around the face. Each round crops again
+    image (H, W, 3) uint8; box (x1, y1, x2, y2) roughly around the face, ``roll`` its turn in the
+    picture if known (radians). Each round crops again
     around the points of the last one, upright, and averages over the picture and its mirror image.
     """
     x1, y1, x2, y2 = (float(q) for q in box)
-    centre, side, roll = np.array([(x1 + x2) / 2, (y1 + y2) / 2]), max(x2 - x1, y2 - y1) * 1.5, 0.0
+    centre, side = np.array([(x1 + x2) / 2, (y1 + y2) / 2]), max(x2 - x1, y2 - y1) * 1.5
     device = next(net.parameters()).device
     for _ in range(rounds):
         crop, matrix = _crop(image, centre, side, roll)
@@ -151,7 +151,7 @@ def predict(net, image, box, rounds=3):
         mirrored = found[1][MIRROR] * [-1, 1] + [INPUT, 0]
         points = (found[0] + mirrored) / 2 @ matrix[:, :2].T + matrix[:, 2]
         sigma = (sigma[0] + sigma[1][MIRROR]) / 2 * side / INPUT
-        roll = _upright(points)
+        roll = upright_roll(points)
         turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
         level = points @ turn.T
         low, high = level.min(0), level.max(0)

@@ -197,6 +197,7 @@ class Renderer(nn.Module):
 
         Raises ValueError for cameras of another shape, and as ``draw`` does.
         """
+        check_mesh(vertices[:1], self.flame[0].faces, within=self.vertices)
         if camera.ndim != 2 or camera.shape[1] != 3 or len(camera) not in (1, len(vertices)):
             raise ValueError(
                 f"camera has shape {tuple(camera.shape)}; ({len(vertices)}, 3) is needed."

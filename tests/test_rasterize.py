@@ -1,7 +1,12 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from course.camera import project, to_ndc
+from course.files import DATA
 from course.flame import yaw_pose
 from course.rasterize import Fragments, available_backends, barycentric_at, rasterize
 
@@ -137,6 +142,71 @@ def test_threads_stay_as_they_were(flame):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def in_a_new_process(code, **environment):
+    """Run Python code in a fresh interpreter; returns what it printed, fails if it failed."""
+    setting = {**os.environ, "PYTHONPATH": str(DATA.parent), **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=setting, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+A_TRIANGLE = """
+import os, sys, threading, torch
+torch.set_num_threads(2)
+from course.rasterize import rasterize
+v, f = torch.tensor([[[.9, .9, 1.], [.9, -.9, 1.], [-.9, -.9, 1.]]]), torch.tensor([[0, 1, 2]])
+def covered():
+    return int((rasterize(v, f, 16, "numba").pix_to_face >= 0).sum())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_can_rasterize():
+    """As a DataLoader's workers do; GNU OpenMP would end the child."""
+    code = """
+first = covered()
+child = os.fork()
+if child == 0:
+    os._exit(0 if covered() == first else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    in_a_new_process(A_TRIANGLE + code)
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "default"])
+def test_threads_can_rasterize_at_the_same_time(layer):
+    code = """
+found = []
+def go():
+    for _ in range(50):
+        found.append(covered())
+threads = [threading.Thread(target=go) for _ in range(4)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print(len(found), len(set(found)))
+"""
+    assert in_a_new_process(A_TRIANGLE + code, NUMBA_THREADING_LAYER=layer).split() == ["200", "1"]
+
+
+def test_a_cache_that_cannot_be_written():
+    """A read-only installation: numba finds no folder for its machine code and compiles anew."""
+    code = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+"""
+    in_a_new_process(code + A_TRIANGLE + "torch.set_num_threads(1)\nassert covered() > 50")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_finds_the_same(flame):
+    ndc = head(flame, (0, 30))
+    on_cpu = rasterize(ndc, flame.faces, 128, "torch")
+    on_gpu = rasterize(ndc.cuda(), flame.faces.cuda(), 128)
+    assert on_gpu.zbuf.is_cuda
+    agree(Fragments(*(t.cpu() for t in vars(on_gpu).values())), on_cpu)
 
 
 def test_bad_input():

@@ -230,3 +230,103 @@ def test_bad_input(flame):
         Renderer(flame, 32, "magic")
     with pytest.raises(ValueError, match="cannot be drawn"):
         Renderer(flame, 0)
+
+
+@pytest.mark.parametrize("texture", [False, True])
+def test_compiled_loops_have_the_gradients_of_plain_torch(flame, texture):
+    """Pictures and gradients to vertices, camera, albedo, light and background; two heads."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (2, 3, 16, 16) if texture else (2, len(flame.v_template), 3)
+    values = [
+        flame().repeat(2, 1, 1),
+        torch.tensor([flame.default_camera, flame.default_camera]) * torch.tensor([[0.9], [1.1]]),
+        torch.rand(shape, generator=generator),
+        torch.rand(2, 9, 3, generator=generator),
+        torch.rand(2, 3, 48, 64, generator=generator),
+    ]
+    weights = torch.rand(2, 11, 48, 64, generator=generator)
+    results = []
+    for backend in ("torch", "numba"):
+        leaves = [value.clone().requires_grad_() for value in values]
+        drawn = Renderer(flame, (48, 64), backend)(*leaves[:4], background=leaves[4])
+        maps = [drawn.image, drawn.normal, drawn.depth, drawn.uv.permute(0, 3, 1, 2)]
+        maps = torch.cat([*maps, drawn.shading[:, :2]], 1)
+        (maps * weights).sum().backward()
+        results.append([maps.detach(), *(leaf.grad for leaf in leaves)])
+    assert (results[0][0] - results[1][0]).abs().max() < 1e-5
+    for plain, compiled in zip(results[0][1:], results[1][1:], strict=True):
+        assert plain.abs().max() > 0
+        assert (plain - compiled).abs().max() < 2e-4 * plain.abs().max()
+
+
+def test_compiled_normals_equal_plain_ones(flame):
+    from course import render_numba
+
+    vertices = flame().repeat(2, 1, 1)
+    weights = torch.rand(vertices.shape, generator=torch.Generator().manual_seed(3))
+    results = []
+    for function in (vertex_normals, render_numba.normals):
+        leaf = vertices.clone().requires_grad_()
+        found = function(leaf, flame.faces)
+        (found * weights).sum().backward()
+        results.append((found.detach(), leaf.grad))
+    assert torch.allclose(results[0][0], results[1][0], atol=1e-5)
+    assert torch.allclose(results[0][1], results[1][1], atol=1e-4 * results[0][1].abs().max())
+
+
+def test_supersampling_smooths_edges_and_keeps_the_inside(flame):
+    code = FaceCode.zeros(flame)
+    renderer = Renderer(flame, (40, 56))
+    hard = renderer.render(code, background=(0, 1, 0)).image
+    soft = renderer.render(code, background=(0, 1, 0), supersample=3)
+    assert soft.image.shape == hard.shape
+    assert soft.mask.shape == (1, 1, 40, 56)
+    assert (soft.image - hard).abs().mean() < 0.05
+    assert (soft.image - hard).abs().max() > 0.2  # at the edges
+    whole = torch.nn.functional.avg_pool2d(
+        Renderer(flame, (120, 168)).render(code, background=(0, 1, 0)).image, 3
+    )
+    assert torch.allclose(soft.image, whole, atol=1e-4)
+
+
+def test_silhouette_true_and_ambient_occlusion(flame):
+    code = FaceCode.zeros(flame)
+    renderer = Renderer(flame, 48)
+    drawn = renderer.render(code, silhouette=True)
+    assert drawn.alpha.shape == (1, 1, 48, 48)
+    assert torch.equal(drawn.alpha, renderer.render(code, silhouette=1e-4).alpha)
+    assert renderer.render(code, silhouette=False).alpha is None
+    bright = renderer.render(code, occlusion=False).image
+    assert (drawn.image <= bright + 1e-5).all()
+    assert drawn.image.sum() < bright.sum()
+
+
+def test_shapes_that_do_not_fit(flame):
+    renderer = Renderer(flame, 16)
+    vertices, camera = flame().repeat(2, 1, 1), torch.tensor([flame.default_camera] * 2)
+    wrong = [
+        ({"camera": camera[:, :2]}, "camera has shape"),
+        ({"camera": camera.repeat(2, 1)}, "camera has shape"),
+        ({"albedo": torch.rand(3, 3, 8, 8)}, "albedo has shape"),
+        ({"albedo": torch.rand(2, 7, 3)}, "albedo has shape"),
+        ({"light": torch.rand(2, 3, 9)}, "light has shape"),
+        ({"background": torch.rand(2, 3, 8, 16)}, "background has shape"),
+        ({"supersample": 0}, "supersample"),
+        ({"vertices": vertices[:, :10]}, "faces name vertices"),
+        ({"vertices": vertices[0]}, "vertices have shape"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            renderer(**{"vertices": vertices, "camera": camera, **options})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_draws_the_same(flame):
+    code = FaceCode.zeros(flame)
+    on_cpu = Renderer(flame, 64, "torch").render(code, silhouette=1e-4)
+    there = FLAME.load(device="cuda")
+    on_gpu = Renderer(there, 64).to("cuda").render(code.to("cuda"), silhouette=1e-4)
+    same = (on_gpu.pix_to_face.cpu() == on_cpu.pix_to_face)[:, None]
+    assert same.float().mean() > 0.999
+    assert ((on_gpu.image.cpu() - on_cpu.image) * same).abs().max() < 1e-3
+    assert (on_gpu.alpha.cpu() - on_cpu.alpha).abs().max() < 1e-3
