@@ -70,15 +70,14 @@ class FaceCode:
     def random(cls, flame, n=1, generator=None, expression=0.5):
         """``n`` people drawn from the model's prior, facing the camera.
 
-        ``expression`` scales the draw: a full one is a grimace that people seldom make.
+        ``expression`` scales the draw: a full one is a grimace that people seldom make. Actions
+        that only open (``flame.expression_one_way``) are drawn from the positive half.
         """
         code = cls.zeros(flame, n)
         draw = lambda like: torch.randn(like.shape, generator=generator).to(like)  # noqa: E731
-        return code.replace(
-            shape=draw(code.shape),
-            expression=expression * draw(code.expression),
-            albedo=draw(code.albedo),
-        )
+        shape, actions, albedo = (draw(f) for f in (code.shape, code.expression, code.albedo))
+        actions = torch.where(flame.expression_one_way, actions.abs(), actions)
+        return code.replace(shape=shape, expression=expression * actions, albedo=albedo)
 
     @classmethod
     def cat(cls, codes):

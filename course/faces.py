@@ -199,7 +199,8 @@ class Photographer:
                 act("blink", rng.uniform(0.5, 2.5))
             elif lids < 0.4:
                 act("eye wide", rng.uniform(0.2, 2))
-        out += torch.from_numpy(rng.normal(size=len(names)) * 0.12).float()
+        noise = torch.from_numpy(rng.normal(size=len(names)) * 0.12).float()
+        out += torch.where(self.flame.expression_one_way, noise.abs(), noise)
         return jaw
 
     # ------------------------------------------------------------------ the scene

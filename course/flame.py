@@ -132,6 +132,10 @@ class FLAME(nn.Module):
         self._albedo_buffers(model)
         self.expression_names = [str(n) for n in model.get("expression_names", [])]
         self.expression_names = self.expression_names[: self.n_expression]
+        one_way = np.zeros(self.n_expression)
+        known = np.asarray(model.get("expression_one_way", one_way))[: self.n_expression]
+        one_way[: len(known)] = known
+        self._buffer("expression_one_way", one_way, torch.bool)
         self._mask_names = [k[5:] for k in model if k.startswith("mask_")]
         for key in self._mask_names:
             self._buffer(f"mask_{key}", model[f"mask_{key}"], torch.bool)

@@ -24,13 +24,14 @@ from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss
 SIZE = 112  # side of the photographs; random crops of INPUT pixels are trained on
 CHUNK = 250
 HELD_OUT_SEED = 7_000_003  # training chunks use the seeds 0, 1, 2 …
-YAW_BINS = ((0, 20), (20, 35), (35, 50), (50, 90))
+HELD_OUT_YAW = 50.0  # degrees: heads are judged up to here, and trained on further
+YAW_BINS = ((0, 20), (20, 35), (35, 50))
 
 
 def add_arguments(parser):
     parser.add_argument("network", choices=["landmarks"], help="what to train")
     parser.add_argument("--photos", type=int, default=30_000, help="training photographs")
-    parser.add_argument("--steps", type=int, default=8_000, help="steps of 64 photographs")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps of 64 photographs")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
                         help="processes that make photographs")  # fmt: skip
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -47,7 +48,9 @@ def run(args):
     if args.photos < CHUNK or args.steps < 1:
         raise ValueError(f"at least {CHUNK} photographs and one step are needed")
     torch.set_num_threads(args.threads)
-    held_out = load_photos(args.folder / "held-out", 1000, HELD_OUT_SEED, args.workers)
+    held_out = load_photos(
+        args.folder / "held-out", 1000, HELD_OUT_SEED, args.workers, max_yaw=HELD_OUT_YAW
+    )
     if args.evaluate:
         from course.landmarks import load
 
@@ -66,12 +69,14 @@ def run(args):
 
 def _make_chunk(job):
     """Make one chunk of photographs and write it, whole or not at all."""
-    from course.faces import Photographer
+    from course.faces import Photographer, Variety
 
-    path, seed = job
+    path, seed, max_yaw = job
     torch.set_num_threads(1)
+    variety = Variety() if max_yaw is None else Variety(max_yaw=max_yaw)
     maker = _make_chunk.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
     _make_chunk.maker = maker
+    maker.variety = variety
     rng = np.random.default_rng(seed)
     photos = [maker(rng) for _ in range(CHUNK)]
     with atomic_path(path) as temporary:
@@ -84,11 +89,14 @@ def _make_chunk(job):
     return path
 
 
-def load_photos(folder, count, seed, workers):
-    """Images (n, 112, 112, 3) uint8, landmarks (n, 68, 2), yaws (n,); made where missing."""
+def load_photos(folder, count, seed, workers, max_yaw=None):
+    """Images (n, 112, 112, 3) uint8, landmarks (n, 68, 2), yaws (n,); made where missing.
+
+    ``max_yaw`` degrees narrows the photographer's own range of turned heads.
+    """
     chunks = math.ceil(count / CHUNK)
     paths = [folder / f"{seed}-{k:05d}.npz" for k in range(chunks)]
-    jobs = [(p, [seed, k]) for k, p in enumerate(paths) if not p.is_file()]
+    jobs = [(p, [seed, k], max_yaw) for k, p in enumerate(paths) if not p.is_file()]
     if jobs:
         # spawned, not forked: forking a process with running threads can hang
         with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
@@ -179,16 +187,8 @@ def train_landmarks(photos, held_out, args):
                 seconds = time.perf_counter() - start
                 _save(checkpoint, net, average, optimizer, step, seconds, args, len(images))
     except KeyboardInterrupt:
-        _save(
-            checkpoint,
-            net,
-            average,
-            optimizer,
-            step,
-            time.perf_counter() - start,
-            args,
-            len(images),
-        )
+        seconds = time.perf_counter() - start
+        _save(checkpoint, net, average, optimizer, step, seconds, args, len(images))
         raise
     finally:
         bar.close()

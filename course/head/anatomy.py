@@ -13,6 +13,7 @@ from course.head.topology import ROWS, Topology, angles
 PARTS = ("skin", "left eye", "right eye", "upper teeth", "lower teeth", "tongue")
 LEFT = np.array([1, 1, 1])
 RIGHT = np.array([-1, 1, 1])
+RIM = (-178.5, -0.125)  # height of the neck's cut at z = 0, mm, and its slope towards the front
 
 
 @lru_cache(maxsize=1)
@@ -76,6 +77,8 @@ def _cast(v, t, g):
     out /= np.linalg.norm(out, axis=1, keepdims=True)
     left = i >= 0
     v[t.grid[left]] = bulk.outermost(point[left], out[left], g)
+    rim = t.grid[left & (j == 0)]
+    v[rim, 1] = RIM[0] + RIM[1] * v[rim, 2]  # the neck is cut along a plane
     right = t.grid[~left]
     v[right] = v[t.mirror[right]] * RIGHT
     t.solve(v, t.crown, smooth=False)
@@ -187,6 +190,8 @@ def blink_field(g, left=0.0, right=0.0, wide_left=0.0, wide_right=0.0):
         still[np.concatenate(rings[1:])] = False
         rest, moved = loops.eye_loops(g, spokes), loops.eye_loops(g, spokes, blink, wide)
         above = np.sin(angles(spokes)) > 0.45
+        for k in range(3):
+            moved[k] = _over_the_globe(rest[k], moved[k], loops.eye_centre(g))
         for k in range(7):
             chosen = np.ones(spokes, bool) if k < 4 else above
             ring = rings[count - k][chosen]
@@ -194,6 +199,20 @@ def blink_field(g, left=0.0, right=0.0, wide_left=0.0, wide_right=0.0):
             handles.append(ring)
     handles = np.concatenate(handles)
     return t.spread(handles, field[handles], np.setdiff1d(np.flatnonzero(still), handles))
+
+
+def _over_the_globe(start, end, centre, clearance=0.4):
+    """``end`` (n, 3), moved outwards until the straight way there from ``start`` clears the eye.
+
+    A blendshape is a straight line, and the chord of a closing lid would cut through the globe.
+    """
+    out = (end - centre) / np.linalg.norm(end - centre, axis=1, keepdims=True)
+    lift = np.zeros(len(start))
+    for share in np.linspace(0.1, 1, 10):
+        way = start + share * (end - start) - centre
+        short = loops.globe(way) + clearance - np.linalg.norm(way, axis=1)
+        lift = np.maximum(lift, short / share)
+    return end + lift[:, None] * out
 
 
 __all__ = ["PARTS", "Head", "Sculpt", "blink_field", "sculpt", "skin", "topology"]

@@ -16,11 +16,15 @@ from course.files import atomic_path
 from course.flame_files import BUILT_IN
 from course.head import expressions, identity, rig, skin
 from course.head.anatomy import Sculpt, sculpt, topology
+from course.head.untangle import untangle
 
 # standard deviation of each expression as a share of its full strength: two of them either way
 # must look human, so an action that goes one way only (a blink) gets a small one
 SPREAD = {"blink": 0.2, "smile": 0.4, "lip stretch": 0.4, "pucker": 0.35, "funnel": 0.3,
-          "lips part": 0.35, "mouth left": 0.4, "mouth right": 0.4}  # fmt: skip
+          "lips part": 0.35, "mouth corner down": 0.4, "mouth left": 0.4,
+          "mouth right": 0.4}  # fmt: skip
+# closed lips can open but not close further: below zero these would push them into each other
+ONE_WAY = ("funnel", "upper lip raised", "lower lip down", "lips part")
 JAW, LEFT_EYE, RIGHT_EYE = 1, 2, 3  # blocks of nine columns in posedirs (the neck is block 0)
 LID_FOLLOW = 0.55  # share of the eye's pitch that the upper lid goes along
 
@@ -66,13 +70,15 @@ def build(workers=2, quiet=True):
         bar.update()
         actions = expression_basis(head)
         bar.update()
+        names, count = list(actions), shapes.shape[-1]
+        directions = without_folds(head, np.concatenate([shapes, *actions.values()], -1))
         joints = rig.joint_places(g)
         model = {
             "v_template": _metres(head.vertices),
             "f": head.faces.astype(np.int32),
-            "shapedirs": _metres(np.concatenate([shapes, *actions.values()], -1)),
-            "n_shape": np.int64(shapes.shape[-1]),
-            "n_expression": np.int64(len(actions)),
+            "shapedirs": _metres(directions),
+            "n_shape": np.int64(count),
+            "n_expression": np.int64(len(names)),
             "posedirs": _metres(pose_correctives(head)),
             "J_regressor": rig.joint_regressor(head, joints).astype(np.float32),
             "kintree_table": rig.KINTREE,
@@ -81,7 +87,8 @@ def build(workers=2, quiet=True):
             "ft": ft.astype(np.int32),
             "part": head.part.astype(np.int8),
             "mirror": full_mirror(head),
-            "expression_names": np.array(list(actions)),
+            "expression_names": np.array(names),
+            "expression_one_way": np.isin(names, ONE_WAY),
         }
         bar.update()
         model |= {
@@ -100,6 +107,14 @@ def build(workers=2, quiet=True):
 def _metres(millimetres):
     """Float32 metres, rounded to 10 nanometres: noise below that only costs space."""
     return np.round(millimetres / 1000, 8).astype(np.float32)
+
+
+def without_folds(head, directions):
+    """The same directions (V, 3, K), smoothed where they would turn a triangle of the skin over."""
+    t = topology()
+    out = directions.copy()
+    out[: t.n] = untangle(directions[: t.n], head.vertices[: t.n], t.triangles, t.adjacency)
+    return out
 
 
 def expression_basis(head):

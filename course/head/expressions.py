@@ -140,7 +140,8 @@ def expressions(v):
     for side, letter in ((1, "left"), (-1, "right")):
         along = np.stack([7.0 * side + 0 * f.above, 0 * f.above, -0.084 * side * f.rest[:, 0]], -1)
         out[f"mouth {letter}"] = f.mouth(shift=along)
-    chin = np.stack([0 * f.below, 1.8 + 1.4 * f.below, 1.2 * f.below], -1)
+    lift = np.maximum(f.below, f.above)  # the lower lip pushes the upper one up
+    chin = np.stack([0 * f.below, 1.8 + 1.4 * lift, 1.2 * lift], -1)
     out["chin raised"] = f.mouth(pull=[((8, -99, 102), 8, (0, 3.5, 1.2))], shift=chin)
 
     puff = f.vector(sign * 7 * f.near(44, -57, 62, 17) * smoothstep(a, 5, 25), 0,
@@ -153,7 +154,7 @@ def expressions(v):
     out["nose wrinkled"] = (
         f.vector(sign * f.near(14.5, -35, 103.5, 6),
                  3.0 * f.near(13.5, -35, 105.5, 9) + 1.1 * f.near(8, -7, 98, 8))
-        + f.normals * wrinkle[:, None] + 0.35 * upper_lip
+        + f.normals * (wrinkle + 0.3 * cheek - 0.25 * fold)[:, None]
     )  # fmt: skip
     _brows_and_lids(f, out)
     return out

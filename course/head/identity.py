@@ -15,7 +15,7 @@ from tqdm import tqdm
 from course.head import rig
 from course.head.anatomy import sculpt, topology
 from course.head.bulk import PARAMETERS, Sculpt, smoothstep
-from course.head.expressions import lip_modes
+from course.head.expressions import lip_modes, vertex_normals
 
 # one standard deviation of each feature on its own, in the parameter's unit
 FEATURES = {
@@ -66,7 +66,7 @@ LIPS = (
 )
 # Gaussian process: (length scale, standard deviation) in mm
 KERNEL = ((100, 1.6), (50, 1.1), (25, 0.55), (14, 0.2))
-ASYMMETRY = 0.3
+ASYMMETRY = 0.2
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +88,10 @@ def feature_modes(head, workers=2, quiet=False):
     bones = [(k, s) for k, s in FEATURES.items() if k not in LIPS]
     with ProcessPoolExecutor(workers) as pool:
         results = list(tqdm(pool.map(_derivative, bones), "features", len(bones), disable=quiet))
-    modes = dict(zip((name for name, _ in bones), results, strict=True))
+    modes = {
+        name: without_sliding(head, result)
+        for (name, _), result in zip(bones, results, strict=True)
+    }
     lips = lip_modes(head.vertices[:n], {k: FEATURES[k] for k in LIPS})
     contact = topology().rings["mouth"][rig.CONTACT_RING]
     middle = contact[len(contact) // 4]
@@ -101,6 +104,29 @@ def feature_modes(head, workers=2, quiet=False):
     modes["nose_len"] -= 0.9 * FEATURES["nose_len"] * drop
     modes["nose_up"] += 0.35 * FEATURES["nose_up"] * drop
     return modes
+
+
+def without_sliding(head, field):
+    """``field`` (V, 3) whose part along the surface is made smooth around the nose's base.
+
+    There the sculptor's grid stays while the nose grows past it, so that a vertex slides off the
+    nose; stretched to 2 σ, that would dig a pit. The nostrils' loops do move with the nose: their
+    way along the surface is spread to the grid (harmonically), the way out of it is kept.
+    """
+    t = topology()
+    v = head.vertices[: t.n]
+    x, y, z = v.T
+    near = (np.abs(x) < 20) & (y > -56) & (y < -24) & (z > 88)
+    near[np.concatenate(t.rings["mouth"][1:])] = False
+    for side in ("nostril_l", "nostril_r"):
+        near[np.concatenate(t.rings[side][1:])] = False
+    free = np.flatnonzero(near)
+    normals = vertex_normals(v, t.triangles)[free]
+    smooth = t.solve(field[: t.n].copy(), free, smooth=False)[free]
+    out, along = field[free], smooth
+    changed = field.copy()
+    changed[free] = along + ((out - along) * normals).sum(1, keepdims=True) * normals
+    return changed
 
 
 def build_modes(modes):

@@ -9,10 +9,20 @@ import numpy as np
 from course.head.bulk import normal, project, smoothstep
 from course.head.topology import angles
 
-EYE_RADIUS = 12.0
+EYE_RADIUS, CORNEA = 12.0, 0.9
 LIP_RINGS = 6  # border, body, contact line: the rest of the mouth's loops line the mouth
 TEETH_COLUMNS, TEETH_ROWS, TEETH = 43, 4, 14
 TONGUE_SHAPE = (9, 11)  # across, along
+
+
+def globe(points):
+    """Distance (n,) of the eyeball's surface from its centre, towards ``points`` (n, 3).
+
+    The cornea stands a little proud of the globe.
+    """
+    way = points / np.linalg.norm(points, axis=-1, keepdims=True)
+    beside = EYE_RADIUS * np.hypot(way[..., 0], way[..., 1])
+    return EYE_RADIUS + CORNEA * np.exp(-((beside / 4.5) ** 2)) * (way[..., 2] > 0)
 
 
 def eye_centre(g):
@@ -62,9 +72,9 @@ def eye_loops(g, spokes, blink=0.0, wide=0.0):
         point = np.stack([x * np.cos(tilt) - y * np.sin(tilt),
                           x * np.sin(tilt) + y * np.cos(tilt) - 0.5, z], -1)  # fmt: skip
         radius = np.linalg.norm(point, axis=1)
-        clearance = EYE_RADIUS + (0.3 if k < 2 else 1.1 if k == 2 else 1.5)
+        clearance = globe(point) + (0.45 if k == 0 else 0.5 if k == 1 else 1.1 if k == 2 else 1.5)
         if k == 0:
-            point *= ((EYE_RADIUS + 0.12) / radius)[:, None]
+            point *= (clearance / radius)[:, None]
         else:
             point *= (1 + np.clip(clearance - radius, 0, None) / radius)[:, None]
         loops.append(eye_centre(g) + point)
@@ -97,7 +107,9 @@ def mouth_loops(g, spokes):
     border = np.where(upper, border_u, border_l)
     contact = -1.0 * np.exp(-((a / 0.2) ** 2))
     contact = contact + 0.7 * np.exp(-(((a - 0.42) / 0.2) ** 2)) * (1 - a**4)  # tubercle
-    contact = contact + g.gap * np.where(upper, 0.5, -0.5) * np.sqrt(open_)
+    # a hair's breadth apart, a little more at the corners, where upper and lower lip turn over
+    rest = 0.02 + 0.14 * smoothstep(a, 0.75, 0.95)
+    contact = contact + (g.gap + rest) * np.where(upper, 0.5, -0.5) * np.sqrt(open_)
     loops = []
     # share of the way from border to contact, bulge of the upper and lower lip, extra half width
     for share, bulge_u, bulge_l, extra in (
@@ -199,10 +211,8 @@ def eyeball(centre, side, around=20, along=12):
     t, a = np.meshgrid(latitude, longitude, indexing="ij")
     body = np.stack([side * np.sin(t) * np.cos(a), np.sin(t) * np.sin(a), np.cos(t)], -1)
     points = np.concatenate([[[0, 0, 1]], body.reshape(-1, 3), [[0, 0, -1]]]) * EYE_RADIUS
-    # the cornea stands a little proud of the globe
-    points[:, 2] += (
-        0.9 * np.exp(-((np.hypot(points[:, 0], points[:, 1]) / 4.5) ** 2)) * (points[:, 2] > 0)
-    )
+    beside = np.hypot(points[:, 0], points[:, 1])
+    points[:, 2] += CORNEA * np.exp(-((beside / 4.5) ** 2)) * (points[:, 2] > 0)
     ring = 1 + np.arange((along - 1) * around).reshape(along - 1, around)
     following = np.roll(ring, -1, 1)
     last = len(points) - 1

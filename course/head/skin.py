@@ -143,9 +143,11 @@ def hair_maps(x):
                     "strands")  # fmt: skip
     edge = window - temples + 0.016 * noise(0.16, 7, 2) + 0.013 * strands
     top = smoothstep(edge, 0.985, 1.085) * smoothstep(py, 2, 18)
-    side = smoothstep(py + 0.8 * strands, 4, 20) * smoothstep(-pz, -27, -20)
-    sideburn = smoothstep(py + 2 * strands, -30, -4) * smoothstep(-pz + strands, -27, -17)
-    sideburn = sideburn * smoothstep(pz, 2, 10) * smoothstep(a, 48, 56)
+    # from the forehead's corner back over the temple and down in front of the ear
+    front = np.interp(py, (-40, -10, 4, 14, 24, 34, 48), (14, 20, 24, 28, 35, 46, 60))
+    behind = smoothstep(front - pz + 1.6 * strands, -4, 5) * smoothstep(a, 44, 52)
+    side = behind * smoothstep(py + 0.8 * strands, 0, 18)
+    sideburn = behind * smoothstep(py + 2 * strands, -30, -4) * smoothstep(pz, 2, 10)
     nape = smoothstep(-pz + 2 * strands, 16, 30) * smoothstep(py + 1.6 * strands, -68, -46)
     hair = np.maximum.reduce([top, side, nape, 0.6 * sideburn])
     hair = np.clip(hair, 0, 1) * (1 - at["ear"]) * skin

@@ -60,6 +60,45 @@ def pictures(images, titles=(), alt="", columns=None, size=3.2):
     show(figure, alt or ", ".join(map(str, titles)), photographs=True)
 
 
+def curves(x, series, alt, xlabel="", ylabel="", title="", log="", size=(7, 4), marks=True):
+    """Curves with their spread: ``series`` maps a label to values (n,) or to runs (r, n).
+
+    Of several runs the mean is drawn, and the range from the lowest to the highest as a band.
+    ``log`` is "", "x", "y" or "xy".
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=size)
+        x = np.asarray(x)
+        for k, (label, runs) in enumerate(series.items()):
+            runs, colour = np.atleast_2d(np.asarray(runs, float)), COLOURS[k % len(COLOURS)]
+            style = {"marker": "os^Dv<>p"[k % 8]} if marks and len(x) <= 20 else {}
+            axis.plot(x, runs.mean(0), color=colour, label=label, **style)
+            if len(runs) > 1:
+                axis.fill_between(x, runs.min(0), runs.max(0), color=colour, alpha=0.18, lw=0)
+        for direction in log:
+            getattr(axis, f"set_{direction}scale")("log")
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if len(series) > 1:
+            axis.legend(frameon=False)
+    show(figure, alt)
+
+
+def bars(groups, alt, ylabel="", title="", size=(7, 4)):
+    """Bars with every single run as a dot: ``groups`` maps a label to one value or a list."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=size)
+        for k, (label, runs) in enumerate(groups.items()):
+            runs = np.atleast_1d(np.asarray(runs, float))
+            axis.bar(k, runs.mean(), width=0.6, color=COLOURS[k % len(COLOURS)], label=label)
+            if len(runs) > 1:
+                spread = np.linspace(-0.15, 0.15, len(runs)) + k
+                axis.plot(spread, runs, "o", color="black", markersize=4, alpha=0.6)
+        axis.set_xticks(range(len(groups)), list(groups))
+        axis.set(ylabel=ylabel, title=title)
+        axis.grid(visible=False, axis="x")
+    show(figure, alt)
+
+
 def strip(draw, values, alt, titles=None):
     """The pictures of ``draw(**value)`` for several values: what a widget shows, on paper."""
     titles = titles or [", ".join(f"{k} {v:g}" for k, v in value.items()) for value in values]

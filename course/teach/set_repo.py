@@ -1,0 +1,48 @@
+"""``python -m course set-repo URL``: point badges, links and set-up cells at another repository.
+
+The one place that holds the address is ``[project.urls]`` in pyproject.toml; everything else
+repeats it, and is rewritten here (a fork for a workshop, say).
+"""
+
+import re
+import tomllib
+from pathlib import Path
+
+from course.files import write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
+
+
+def add_arguments(parser):
+    parser.add_argument("url", help="https://github.com/OWNER/NAME")
+
+
+def current(root=ROOT):
+    """The repository's address as pyproject.toml has it."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["project"]["urls"]["Repository"]
+
+
+def places(root=ROOT):
+    """Files that repeat the address."""
+    files = [root / "pyproject.toml", root / "README.md", *(root / "notebooks").glob("*.ipynb")]
+    return [*files, *(root / "notebooks").glob("*.md")]
+
+
+def run(args, root=ROOT):
+    url = args.url.removesuffix("/").removesuffix(".git")
+    if not ADDRESS.fullmatch(url):
+        raise ValueError(f"{args.url} is not of the form https://github.com/OWNER/NAME.")
+    old = current(root)
+    short_old, short_new = (u.removeprefix("https://github.com/") for u in (old, url))
+    changed = 0
+    for path in places(root):
+        text = path.read_text(encoding="utf-8")
+        # owner/name stands in badges too; the folder that Colab clones into keeps its name
+        new = re.sub(rf"{re.escape(short_old)}(?![\w-])", short_new, text)
+        if new != text:
+            write_text(path, new)
+            changed += 1
+    print(f"{old} → {url}: {changed} files rewritten")
+    return 0
