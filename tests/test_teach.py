@@ -3,6 +3,7 @@
 import io
 import json
 from datetime import datetime
+from pathlib import Path
 
 import ipywidgets
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from course.teach import checks, figures, setup, widgets
+from course.teach import checks, figures, setup, solutions, widgets
+
+solutions.load_all()
 
 
 def test_start_seeds_everything(capsys):
@@ -173,3 +176,60 @@ def test_vertex_colours_are_the_texture_at_the_vertex(flame):
     corner, uv = flame.faces[100, 0], flame.vt[flame.ft[100, 0]]
     assert torch.allclose(colours[corner, :2], uv, atol=0.02)
     assert colours.shape == (len(flame.v_template), 3)
+
+
+def test_curves_and_bars_show_spread(shown):
+    runs = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]])
+    for draw in (
+        lambda: figures.curves([1, 2, 3], {"a": runs, "b": [2, 2, 2]}, alt="Two rising curves."),
+        lambda: figures.bars({"a": [1.0, 2.0], "b": 3.0}, alt="Two bars with dots."),
+    ):
+        data, metadata = shown(draw)
+        assert metadata["image/png"]["alt"].startswith("Two")
+        assert Image.open(io.BytesIO(raw(data["image/png"]))).size[0] > 300
+
+
+def test_missing_packages_are_named_and_torch_is_held(tmp_path, monkeypatch):
+    assert setup.missing_packages() == []
+    project = tmp_path / "pyproject.toml"
+    project.write_text('[project]\ndependencies = ["torch>=2", "no-such-package-at-all>=3"]\n')
+    assert setup.missing_packages(project) == ["no-such-package-at-all>=3"]
+    asked = []
+
+    def run(command, check):
+        held = Path(command[command.index("-c") + 1])
+        asked.append((command, held.read_text(encoding="utf-8")))
+
+    monkeypatch.setattr(setup, "missing_packages", lambda: ["trimesh>=4"])
+    monkeypatch.setattr(setup.subprocess, "run", run)
+    setup.install_missing()
+    ((command, held),) = asked
+    assert command[-1] == "trimesh>=4"
+    assert f"torch=={torch.__version__}".split("+")[0] in held
+    assert f"numpy=={np.__version__}" in held
+
+
+def test_a_face_is_redrawn_ten_times_a_second(flame):
+    """A 224 px face through model, renderer and JPEG, as a slider panel does it."""
+    import time
+
+    from course.facecode import FaceCode
+    from course.render import Renderer
+
+    renderer, code = Renderer(flame, 224), FaceCode.zeros(flame)
+    albedo = flame.albedo(code.albedo)
+
+    def draw(smile):
+        expression = code.expression.clone()
+        expression[:, 0] = smile
+        with torch.no_grad():
+            vertices = flame(code.shape, expression, code.pose)
+            return widgets.encode(renderer(vertices, code.camera, albedo, code.light).image[0])
+
+    draw(0.0)
+    seconds = []
+    for k in range(10):
+        start = time.perf_counter()
+        draw(0.1 * k)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.1  # the best: other work on the machine is no fault of ours

@@ -118,7 +118,7 @@ def difference(expected, got, tolerance=1e-5):
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
             return f"expected the keys {sorted(map(str, expected))}, got {describe(got)}."
-        pairs = ((f"[{k!r}]", expected[k], got[k]) for k in expected)
+        pairs = ((f"under {k!r}: ", expected[k], got[k]) for k in expected)
         return _first_difference(pairs, tolerance)
     if isinstance(expected, (tuple, list)):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
@@ -172,6 +172,8 @@ def _array_difference(expected, got, tolerance):
 
 def _numbers(array):
     """A small array on one line."""
+    if np.ndim(array) == 0:
+        return f"{float(array):.4g}"
     text = np.array2string(np.asarray(array), precision=3, suppress_small=True, separator=", ")
     return " ".join(text.split())
 
