@@ -26,6 +26,7 @@ WORKING_SIDE = 720  # faces are looked for in a copy of at most this size
 # mean σ of the inner landmarks over the face's size, above which it is no face; real ones have
 # about 0.02, and a picture searched at many angles needs a stricter limit
 SURE, SURE_TURNED = 0.048, 0.034
+STEADY = 0.05  # of the face's size: how far its landmarks may move when the box does
 FAN_FILES = ("2DFAN4-11f355bf06.pth.tar", "2DFAN4-cd938726ad.zip")
 DETECTORS = ("auto", "built-in", "face_alignment")
 
@@ -127,7 +128,8 @@ def _candidates(grey):
 def find_faces(image):
     """Boxes (K, 4) = (x1, y1, x2, y2) of the faces in a picture, largest first, possibly none.
 
-    Upright faces first; if there are none, turned copies of the picture are searched too.
+    Upright faces first; if there are none, the landmark network looks by itself, and turned copies
+    of the picture are searched too.
     """
     return np.array([face.box for face in _find(image)]).reshape(-1, 4)
 
@@ -140,11 +142,13 @@ def _find(image):
         shrink = 320 / max(image.shape[:2])
         small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_LINEAR)
     small = np.ascontiguousarray(small)
-    for degrees in ((0,), (-30, 30, 90, -90, 180)):
-        faces = []
-        for angle in degrees:
-            faces += _find_turned(small, angle)
-        faces = _without_overlaps(faces)
+    searches = (
+        lambda: _find_turned(small, 0),
+        lambda: _scan(small),
+        lambda: [f for angle in (-30, 30, 90, -90, 180) for f in _find_turned(small, angle)],
+    )
+    for search in searches:
+        faces = _without_overlaps(search())
         if faces:
             for face in faces:
                 face.box, face.points, face.sigma = (
@@ -163,6 +167,7 @@ class _Face:
 
 
 def _find_turned(image, degrees):
+    """Faces that the cascades propose and the landmark network confirms."""
     height, width = image.shape[:2]
     turn = _rotation(width, height, degrees)
     size = (
@@ -171,22 +176,60 @@ def _find_turned(image, degrees):
     )
     view = cv2.warpAffine(image, turn, size) if degrees else image
     grey = cv2.equalizeHist(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY))
-    net, back, faces = landmark_net.load(), cv2.invertAffineTransform(turn), []
+    back, faces = cv2.invertAffineTransform(turn), []
     for box in _candidates(grey):
-        points, sigma = landmark_net.predict(net, view, box, rounds=2)
-        side = np.ptp(points, axis=0).max()
-        doubt = float(sigma[17:].mean() / max(side, 1))
-        middle = (box[:2] + box[2:]) / 2
-        near = np.abs(points.mean(0) - middle).max() < 0.6 * (box[2] - box[0])
-        if (
-            doubt < (SURE_TURNED if degrees else SURE)
-            and near
-            and 0.4 < side / (box[2] - box[0]) < 1.8
-        ):
-            points = points @ back[:, :2].T + back[:, 2] if degrees else points
-            low, high = points.min(0), points.max(0)
-            faces.append(_Face(np.concatenate([low, high]), points, sigma, doubt))
+        face = _confirmed(view, box, SURE_TURNED if degrees else SURE)
+        if face is None:
+            continue
+        middle, side = (box[:2] + box[2:]) / 2, np.ptp(face.points, axis=0).max()
+        near = np.abs(face.points.mean(0) - middle).max() < 0.6 * (box[2] - box[0])
+        if near and 0.4 < side / (box[2] - box[0]) < 1.8:
+            if degrees:
+                face.points = face.points @ back[:, :2].T + back[:, 2]
+                face.box = np.concatenate([face.points.min(0), face.points.max(0)])
+            faces.append(face)
     return faces
+
+
+def _scan(image):
+    """Faces that the network finds by itself, started from windows all over the picture.
+
+    Slower than the cascades, and better at faces that fill the picture, look aside or wear fringes.
+    """
+    height, width = image.shape[:2]
+    faces = []
+    for share in (0.6, 0.36):
+        side = share * min(height, width)
+        rows, columns = (max(1, round((q - side) / (0.6 * side)) + 1) for q in (height, width))
+        for y in np.linspace(side / 2, height - side / 2, rows) if rows > 1 else [height / 2]:
+            for x in (
+                np.linspace(side / 2, width - side / 2, columns) if columns > 1 else [width / 2]
+            ):
+                window = np.array([x, y, x, y]) + np.array([-1, -1, 1, 1]) * side / 2
+                face = _confirmed(image, window, SURE_TURNED)
+                if face is not None:
+                    faces.append(face)
+    return faces
+
+
+def _confirmed(image, box, sure):
+    """The face that the network sees from a box, or None.
+
+    It has to be sure of its landmarks, and to find the same ones from a shifted, larger box.
+    """
+    net = landmark_net.load()
+    points, sigma = landmark_net.predict(net, image, box, rounds=2)
+    side = np.ptp(points, axis=0).max()
+    doubt = float(sigma[17:].mean() / max(side, 1))
+    if doubt >= sure or side < 12:
+        return None
+    low, high = points.min(0), points.max(0)
+    other = np.concatenate([low - 0.25 * side, high + 0.1 * side])
+    again, _ = landmark_net.predict(net, image, other, rounds=2,
+                                    roll=landmark_net.upright_roll(points))  # fmt: skip
+    if np.linalg.norm(again - points, axis=1)[17:].mean() > STEADY * side:
+        return None
+    return _Face(np.concatenate([low, high]), points, sigma, doubt)
 
 
 def _rotation(width, height, degrees):
