@@ -144,8 +144,9 @@ def test_sliders_exist(path):
 
 
 def test_questions_exist_and_are_left_to_the_learner(path):
-    from course.teach.checks import QUESTIONS
+    from course.teach.solutions import QUESTIONS, load_all
 
+    load_all()
     text = "\n".join(source(cell) for cell in cells(path, "code"))
     asked = re.findall(r'quiz\(\s*"([^"]+)",\s*(.+?)\s*\)', text)
     number = int(path.stem[:2])
