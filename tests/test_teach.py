@@ -159,6 +159,22 @@ def test_panel_redraws_resets_and_repeats_its_chances():
     assert 0 <= grey.value <= 1
 
 
+@pytest.mark.parametrize(
+    "slider",
+    [(-2, 2.5, 0), (-60, 60, 0), (0, 30, 0), (-1, 2.5, 1), (0.001, 0.1, 0.03), (0, 1, 0.333)],
+)
+def test_the_start_of_a_slider_stands_on_a_step(slider):
+    """A slider in the browser rounds to its steps: Reset would lead elsewhere."""
+    (control,) = find(widgets.panel(lambda x: torch.zeros(3, 4, 4), x=slider),
+                      ipywidgets.FloatSlider)  # fmt: skip
+    low, high, start = slider
+    assert control.value == pytest.approx(start)
+    assert (high - low) / 1100 < control.step < (high - low) / 20
+    for end in (start, high):
+        steps = (end - low) / control.step
+        assert steps == pytest.approx(round(steps), abs=1e-4)
+
+
 def test_upload_hands_the_bytes_over():
     got = []
     button = widgets.upload(lambda name, content: got.append((name, content)))
@@ -187,6 +203,15 @@ def test_curves_and_bars_show_spread(shown):
         data, metadata = shown(draw)
         assert metadata["image/png"]["alt"].startswith("Two")
         assert Image.open(io.BytesIO(raw(data["image/png"]))).size[0] > 300
+
+
+def test_labels_of_a_figure_are_not_cut_off(shown):
+    """All four borders of a figure are blank, however long its labels."""
+    words = {"xlabel": "below\nbelow\nbelow", "ylabel": "left\nleft", "title": "above\nabove"}
+    data, _ = shown(lambda: figures.curves([1, 2], {"a": [1, 2]}, alt="A rising line.", **words))
+    pixels = np.asarray(Image.open(io.BytesIO(raw(data["image/png"]))).convert("L"))
+    for border in (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:]):
+        assert border.min() > 250
 
 
 def test_missing_packages_are_named_and_torch_is_held(tmp_path, monkeypatch):
