@@ -17,6 +17,20 @@ def encode(picture):
     return buffer.getvalue()
 
 
+def _step(low, high, start):
+    """A slider's step: a round number near a fortieth of the way, that start and high stand on.
+
+    A slider puts every value on a step; a start between two would not be where Reset leads.
+    """
+    least = (high - low) / 40
+    power = 10.0 ** np.floor(np.log10(least))
+    for step in (5 * power, 2 * power, power, power / 2, power / 5, power / 10):
+        places = np.array([start - low, high - low]) / step
+        if step <= 1.5 * least and np.allclose(places, places.round(), atol=1e-6):
+            return float(step)
+    return start - low if start > low else least
+
+
 def panel(draw, width=420, seed=0, **sliders):
     """Sliders (name → (low, high, start)) beside the picture that ``draw(**values)`` makes.
 
@@ -27,7 +41,8 @@ def panel(draw, width=420, seed=0, **sliders):
     picture = ipywidgets.Image(format="jpeg", width=width)
     controls = {
         name: ipywidgets.FloatSlider(
-            value=start, min=low, max=high, step=(high - low) / 40, description=name,
+            value=start, min=low, max=high, step=_step(low, high, start), description=name,
+            readout_format=f".{max(0, -int(np.floor(np.log10(_step(low, high, start)))))}f",
             style={"description_width": "110px"}, layout={"width": "360px"},
         )
         for name, (low, high, start) in sliders.items()
