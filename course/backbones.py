@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from course.landmarks import LandmarkNet
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEAST_SIDE = 32  # pixels: every backbone halves the picture five times
 
@@ -133,6 +135,70 @@ def _small_cnn(widths=(32, 64, 128, 256, 256)):
     }
 
 
+class PointVotes(LandmarkNet):
+    """The landmark network, voting on more points and on their depth; what it sees as features.
+
+    Features (N, 3K + C + 1568, 1, 1): of K points how far each is from where it usually is, ×10
+    (−1…1 across the picture: right, down, towards the viewer); C channels that say what the whole
+    picture looks like; a coarse map of 7×7 cells, for shading. That dense landmarks tell a face's
+    form is from Wood et al. 2022.
+    """
+
+    points = 192  # the first 68 are the landmarks
+    channels, cells_across, per_cell = 176, 7, 32
+
+    def __init__(self):
+        super().__init__()
+        self.vote[1] = nn.Conv2d(self.vote[1].in_channels, 4 * self.points, 1)
+        nn.init.normal_(self.vote[1].weight, std=0.005)
+        nn.init.zeros_(self.vote[1].bias)
+        self.squeeze = nn.Sequential(
+            _conv(self.channels, self.per_cell, 1), nn.BatchNorm2d(self.per_cell), nn.ReLU()
+        )
+        self.register_buffer("usual", torch.zeros(1, self.points, 3))
+
+    def begin_as(self, trained, usual):
+        """Start from a trained LandmarkNet; ``usual`` (K, 3) is where the points mostly are.
+
+        New points begin to be looked for where the landmarks nearest to them are found.
+        """
+        own, given = self.state_dict(), trained.state_dict()
+        same = {k: v for k, v in given.items() if own[k].shape == v.shape}
+        near = torch.cdist(usual[:, :2], usual[:68, :2]).argmin(1)
+        for name in ("vote.1.weight", "vote.1.bias"):
+            votes = given[name].unflatten(0, (68, 4))[near].clone()
+            votes[:, 3] = 0  # there it voted on its doubt, here it votes on depth
+            same[name] = votes.flatten(0, 1)
+        offset = usual[:, :2] - usual[near, :2]
+        same["vote.1.bias"].view(-1, 4)[:, 1:3] += 2 * offset
+        same["vote.1.bias"].view(-1, 4)[:, 3] = usual[:, 2]
+        self.load_state_dict(own | same | {"usual": usual[None]})
+
+    def forward(self, images):
+        middle = self.middle(self.stem((images - 0.5) * 4))
+        deep = self.deep(middle)
+        high, wide = middle.shape[-2:]
+        features = self.from_middle(middle) + F.interpolate(self.from_deep(deep), (high, wide))
+        features = features + self.context(deep.mean((2, 3)))[:, :, None, None]
+        votes = self.vote(F.relu(features)).flatten(2).unflatten(1, (self.points, 4))
+        attention = (2 * votes[:, :, 0]).softmax(-1)
+        line_x, line_y = ((torch.arange(n, device=votes.device) + 0.5) / n * 2 - 1
+                          for n in (wide, high))  # fmt: skip
+        cells = torch.stack(torch.meshgrid(line_x, line_y, indexing="xy")).flatten(1)
+        x = ((cells[0] + 0.5 * votes[:, :, 1]) * attention).sum(-1)
+        y = ((cells[1] + 0.5 * votes[:, :, 2]) * attention).sum(-1)
+        z = (votes[:, :, 3] * attention).sum(-1)
+        points = 10 * (torch.stack([x, y, z], -1) - self.usual)
+        coarse = F.adaptive_avg_pool2d(self.squeeze(deep), self.cells_across)
+        parts = [points.flatten(1), deep.mean((2, 3)), coarse.flatten(1)]
+        return torch.cat(parts, 1)[:, :, None, None]
+
+    def where(self, features):
+        """The points (N, K, 3) among features (N, 3K + …), −1…1 across the picture."""
+        points = features[:, : 3 * self.points].unflatten(1, (self.points, 3))
+        return points / 10 + self.usual
+
+
 # name: how to build its stages, channels of its features
 BACKBONES = {
     "small": (_small_cnn, 256),
@@ -141,6 +207,13 @@ BACKBONES = {
     "plain34": (partial(_resnet, BasicBlock, (3, 4, 6, 3), skip=False), 512),
     "resnet50": (partial(_resnet, Bottleneck, (3, 4, 6, 3)), 2048),
     "densenet121": (partial(_densenet, (6, 12, 24, 16)), 1024),
+    # the only one that looks for something in particular; takes colours as they are
+    "points": (
+        lambda: {"votes": PointVotes()},
+        3 * PointVotes.points
+        + PointVotes.channels
+        + PointVotes.cells_across**2 * PointVotes.per_cell,
+    ),
 }
 
 

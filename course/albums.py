@@ -1,0 +1,311 @@
+"""Albums: synthetic photographs of many people on disk, each with its codes and dense 3D truth.
+
+An album is a folder of shards that are made where they are missing, so that it can be stopped and
+gone on with at any time; pictures stay on disk and are read as they are needed.
+"""
+
+import math
+import multiprocessing
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from tqdm import tqdm
+
+from course.camera import fit_camera
+from course.facecode import NECK, ROOT, FaceCode
+from course.files import atomic_path
+from course.flame import rodrigues
+
+SIZE = 144  # side of an album's pictures, pixels
+SHARD = 250  # photographs
+POINTS = 192  # landmarks and other points of the face whose places are kept
+CROP, CROP_SCALE = 112, 1.6  # pixels a side of what an encoder sees, side over the landmarks' box
+FIELDS = ("shape", "expression", "pose", "camera", "albedo", "light")
+# faces of about the same size in the middle: what is photographed is cropped around landmarks
+VARIETY = {"max_yaw": 60.0, "roll": 24.0, "zoom": (1.0, 1.1), "shift": 0.05}
+HELD_OUT_YAW = 50.0  # degrees: heads are judged up to here, and trained on further
+HELD_OUT_SEED = 7_000_011
+
+
+def quiet():
+    """No progress bars where nobody watches."""
+    return bool(os.environ.get("COURSE_QUIET") or os.environ.get("CI"))
+
+
+def surface_points(flame, count=POINTS):
+    """Vertices (count − 68,) spread over the face: each the farthest from all before, and from the
+    landmarks."""
+    rest = flame.v_template
+    candidates = flame.masks["face"].nonzero()[:, 0]
+    near = torch.cdist(rest[candidates], flame.landmarks(rest[None])[0]).amin(1)
+    chosen = []
+    for _ in range(count - 68):
+        chosen.append(candidates[near.argmax()])
+        near = torch.minimum(near, (rest[candidates] - rest[chosen[-1]]).norm(dim=1))
+    return torch.stack(chosen)
+
+
+def folded(pose):
+    """Poses (N, 15) with the neck's turn put into the root's: a photograph of a face cannot tell
+    them apart."""
+    turn = (rodrigues(pose[:, ROOT]) @ rodrigues(pose[:, NECK])).double().numpy()
+    pose = pose.clone()
+    pose[:, ROOT] = torch.from_numpy(Rotation.from_matrix(turn).as_rotvec()).to(pose)
+    pose[:, NECK] = 0
+    return pose
+
+
+# ------------------------------------------------------------------ making
+
+
+def take(maker, rng, people, each):
+    """``people`` × ``each`` photographs as a dict of arrays, a person's in a row.
+
+    images (n, S, S, 3) uint8 · landmarks (n, 68, 2) pixels · points (n, POINTS, 3) pixels right and
+    down, and pixels towards the viewer from the landmarks' mean · the fields of FaceCode (neck
+    folded into the root, light as least squares sees it) · person (n,) · yaw (n,) degrees
+    """
+    flame, photos, truth = maker.flame, [], []
+    chosen = surface_points(flame).numpy()
+    for _ in range(people):
+        who = maker.person(rng)
+        for k in range(each):
+            code = maker.person(rng).replace(shape=who.shape, albedo=who.albedo) if k else who
+            photos.append(maker(rng, code))
+    code = FaceCode.cat([p.code for p in photos])
+    code = code.replace(pose=folded(code.pose))
+    with torch.no_grad():
+        marks = flame.landmarks(flame(code.shape, code.expression, code.pose), code.pose)
+    pixels = torch.from_numpy(np.stack([p.landmarks for p in photos]))
+    code = code.replace(camera=fit_camera(marks, pixels, maker.size))
+    scale = (code.camera[:, :1] * maker.size / 2).numpy()
+    for k, p in enumerate(photos):
+        inner = (marks[k, :, 2] - marks[k, :, 2].mean()).numpy()
+        # the photographed head has its neck bent: it is moved against the folded one, not turned
+        posed = flame.landmarks(torch.from_numpy(p.vertices)[None], code.pose[k : k + 1])[0]
+        outer = p.vertices[chosen, 2] - posed[:, 2].mean().item()
+        depth = scale[k] * np.concatenate([inner, outer])
+        plane = np.concatenate([p.landmarks, p.pixels[chosen, :2]])
+        truth.append(np.column_stack([plane, depth]))
+    images = np.stack([p.image for p in photos])
+    code = code.replace(light=seen_light(flame, code, images))
+    arrays = {name: getattr(code, name).numpy().astype(np.float32) for name in FIELDS}
+    return arrays | {
+        "images": images,
+        "landmarks": pixels.numpy(),
+        "points": np.stack(truth).astype(np.float32),
+        "person": np.repeat(np.arange(people), each),
+        "yaw": np.array([p.yaw for p in photos], np.float32),
+    }
+
+
+@torch.no_grad()
+def seen_light(flame, code, images, size=48, rounds=3, outlier=0.12):
+    """Light (N, 9, 3) that best explains photographs of known heads, by robust least squares.
+
+    Real lamps and shadows are no spherical harmonics: this is the nearest that our renderer can
+    say. images (N, S, S, 3) uint8.
+    """
+    from course.fit import _VertexAlbedo
+    from course.render import Renderer, spherical_harmonics
+
+    small = np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_AREA) for p in images])
+    vertices = flame(code.shape, code.expression, code.pose)
+    colours = _VertexAlbedo(flame)(code.albedo)
+    drawn = Renderer(flame, size)(vertices, code.camera, colours, FaceCode.zeros(flame).light)
+    skin = flame.masks["skin"][flame.faces].all(1)
+    mask = skin[drawn.pix_to_face % len(skin)] & (drawn.pix_to_face >= 0)
+    mask = mask.unsqueeze(-1).float()
+    basis = spherical_harmonics(drawn.normal.permute(0, 2, 3, 1))
+    rows = basis.unsqueeze(-1) * drawn.albedo.permute(0, 2, 3, 1).unsqueeze(-2)  # (N, H, W, 9, 3)
+    rows, mask = rows.flatten(1, 2).permute(0, 3, 1, 2), mask.flatten(1, 2)[:, None]
+    target = torch.from_numpy(small).float().div(255).flatten(1, 2).permute(0, 2, 1).unsqueeze(-1)
+    ridge = torch.diag(torch.tensor([0.0] + [0.02] * 3 + [0.2] * 5)) * mask.sum(2, True).clamp_min(
+        1
+    )
+    weight = mask
+    for _ in range(rounds):
+        left = rows.mT @ (weight * rows) + ridge + 1e-4 * torch.eye(9)
+        light = torch.linalg.solve(left, rows.mT @ (weight * target))  # (N, 3, 9, 1)
+        weight = mask / (1 + ((rows @ light - target) / outlier) ** 2) ** 2
+    return light[..., 0].mT.contiguous()
+
+
+def _make_shard(job):
+    """Make one shard and write it, whole or not at all."""
+    from course.faces import Photographer, Variety
+
+    path, seed, each, variety = job
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    maker = _make_shard.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
+    _make_shard.maker = maker
+    maker.variety = Variety(**variety)
+    arrays = take(maker, np.random.default_rng(seed), SHARD // each, each)
+    with atomic_path(path.with_suffix(".npy")) as temporary:
+        np.save(temporary, arrays.pop("images"))
+    with atomic_path(path) as temporary:  # the last to be written: a shard with it is complete
+        np.savez(temporary, **arrays)
+    return path
+
+
+def make(folder, photos, each=2, seed=0, workers=1, variety=None):
+    """Make what an album of ``photos`` photographs lacks; returns the paths of its shards.
+
+    ``each`` photographs show the same person; ``variety`` are changes of ``faces.Variety``.
+    Raises ValueError for fewer photographs than a person needs.
+    """
+    if photos < each or SHARD % each:
+        raise ValueError(f"{photos} photographs cannot be made {each} a person.")
+    folder = Path(folder)
+    paths = [folder / f"{seed}-{k:05d}.npz" for k in range(math.ceil(photos / SHARD))]
+    jobs = [(p, [seed, k], each, variety or VARIETY)
+            for k, p in enumerate(paths) if not p.is_file()]  # fmt: skip
+    if jobs:
+        bar = tqdm(total=len(jobs), desc=f"photographs ({folder.name})", disable=quiet())
+        if workers == 1:
+            for job in jobs:
+                _make_shard(job)
+                bar.update()
+        else:
+            # spawned, not forked: forking a process with running threads can hang
+            with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
+                for _ in pool.imap_unordered(_make_shard, jobs):
+                    bar.update()
+        bar.close()
+    return paths
+
+
+# ------------------------------------------------------------------ using
+
+
+class Album:
+    """Photographs with their truth: ``len(album)``, ``album.image(k)``, arrays under their names.
+
+    code is a FaceCode of all; landmarks (n, 68, 2), points (n, POINTS, 3), person (n,) and yaw (n,)
+    are as ``take`` describes them, with persons numbered through.
+    """
+
+    def __init__(self, paths, photos=None):
+        paths, columns, people = list(paths), {}, 0
+        self.shards = [np.load(p.with_suffix(".npy"), mmap_mode="r") for p in paths]
+        for path in paths:
+            with np.load(path) as file:
+                for name in file.files:
+                    values = file[name] + people if name == "person" else file[name]
+                    columns.setdefault(name, []).append(values)
+            people = int(columns["person"][-1].max()) + 1
+        joined = {name: np.concatenate(v)[:photos] for name, v in columns.items()}
+        self.code = FaceCode(**{n: torch.from_numpy(joined.pop(n)) for n in FIELDS})
+        self.landmarks, self.points = joined["landmarks"], joined["points"]
+        self.person, self.yaw = joined["person"], joined["yaw"]
+        self.starts = np.cumsum([0] + [len(s) for s in self.shards])
+
+    def __len__(self):
+        return len(self.code)
+
+    def image(self, k):
+        """Photograph number ``k``, (S, S, 3) uint8."""
+        shard = int(np.searchsorted(self.starts, k, "right")) - 1
+        return np.asarray(self.shards[shard][k - self.starts[shard]])
+
+
+def held_out(folder, people=1000, each=8, workers=1):
+    """The album that encoders are judged on: other people than any seed of training makes."""
+    variety = VARIETY | {"max_yaw": HELD_OUT_YAW}
+    paths = make(folder, people * each, each, HELD_OUT_SEED, workers, variety)
+    return Album(paths, people * each)
+
+
+class Batch(NamedTuple):
+    """What a step of training sees, on the CPU.
+
+    images (n, 3, CROP, CROP) 0…1 · code FaceCode as seen in the crop · landmarks (n, 68, 2) pixels
+    of the crop · points (n, POINTS, 3) as −1…1 across the crop (right, down, towards the viewer) ·
+    person (n,)
+    """
+
+    images: torch.Tensor
+    code: FaceCode
+    landmarks: torch.Tensor
+    points: torch.Tensor
+    person: torch.Tensor
+
+    def to(self, device):
+        return Batch(*(part.to(device) for part in self))
+
+
+def seen_in(code, matrix, size, flame, out=CROP):
+    """A FaceCode of pictures ``size`` pixels a side as seen in turned crops of them.
+
+    ``matrix`` (N, 2, 3) leads from the crops' pixels to the pictures' (``photo.Crop.matrix``);
+    ``out`` is the crops' side. Root and camera change: a crop turned by an angle shows a head
+    turned the other way. Inverse: give the inverse matrices.
+    """
+    matrix = torch.as_tensor(np.asarray(matrix), dtype=torch.float32).to(code.pose)
+    zoom = matrix[:, :, 0].norm(dim=1)  # pixels of the picture in a pixel of the crop
+    # the crop's axes lie at +angle (v down) in the picture, so the head turns by +angle with y up
+    angle = torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0])
+    c, s = angle.cos(), angle.sin()
+    spin = code.pose.new_zeros(len(code), 3, 3)
+    spin[:, 0, 0], spin[:, 1, 1], spin[:, 2, 2] = c, c, 1
+    spin[:, 0, 1], spin[:, 1, 0] = -s, s
+    turn = (spin @ rodrigues(code.pose[:, ROOT])).cpu().double().numpy()
+    pose = code.pose.clone()
+    pose[:, ROOT] = torch.from_numpy(Rotation.from_matrix(turn).as_rotvec()).to(pose)
+    # where the root joint, which does not move when the head turns, lands in both pictures
+    joint = flame.joints(code.shape)[:, 0, :2].to(pose)
+    scale = code.camera[:, :1]
+    place = size / 2 + size / 2 * scale * (joint + code.camera[:, 1:]) * joint.new_tensor([1, -1])
+    inverse = torch.linalg.inv(matrix[:, :, :2])
+    place = (inverse @ (place - matrix[:, :, 2]).unsqueeze(-1))[..., 0]
+    scale = scale * (size / out) / zoom[:, None]
+    shift = (place - out / 2) / (out / 2) * joint.new_tensor([1, -1]) / scale - joint
+    return code.replace(pose=pose, camera=torch.cat([scale, shift], 1))
+
+
+def crop_batch(album, chosen, flame, rng=None, crops=None):
+    """Batch of the photographs ``chosen``, cropped upright around their landmarks.
+
+    ``rng`` shakes the crops as a detector's mistakes would and changes colours; None shows them
+    straight. ``crops`` overrides the crops with given ``photo.Crop``s.
+    """
+    from course.photo import crop_around
+
+    images, matrices = [], []
+    for i, k in enumerate(chosen):
+        crop = crops[i] if crops else crop_around(album.landmarks[k], CROP, CROP_SCALE, True)
+        if rng is not None:
+            crop.centre = crop.centre + rng.normal(size=2) * 0.02 * crop.side
+            crop.side = crop.side * float(np.exp(rng.normal() * 0.04))
+            crop.angle = crop.angle + rng.normal() * 0.05
+        matrices.append(crop.matrix)
+        images.append(_warped(album.image(k), crop))
+    images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    if rng is not None:
+        gain = torch.from_numpy(np.exp(rng.normal(size=(len(chosen), 3, 1, 1)) * 0.06)).float()
+        images = (images * gain).clamp(0, 1)
+    matrices = np.stack(matrices)
+    code = seen_in(album.code[torch.as_tensor(chosen)], matrices, SIZE, flame)
+    points = album.points[chosen]
+    flat = np.linalg.inv(matrices[:, :, :2])
+    plane = np.einsum("nij,nkj->nki", flat, points[..., :2] - matrices[:, None, :, 2])
+    depth = points[..., 2:] / np.linalg.norm(matrices[:, :, 0], axis=1)[:, None, None]
+    marks = torch.from_numpy(plane[:, :68].astype(np.float32))
+    dense = np.concatenate([plane - CROP / 2, depth], -1) / (CROP / 2)
+    return Batch(images, code, marks, torch.from_numpy(dense.astype(np.float32)),
+                 torch.from_numpy(album.person[chosen]))  # fmt: skip
+
+
+def _warped(image, crop):
+    """The crop (CROP, CROP, 3) of a picture, uint8."""
+    matrix = crop.matrix
+    matrix[:, 2] += matrix[:, :2] @ [0.5, 0.5] - 0.5  # OpenCV's pixel centres are whole numbers
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (CROP, CROP), flags=flags,
+                          borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
