@@ -57,8 +57,8 @@ def sample(result, flame, resolution=512):
         shading = (light * ao).clamp_min(0.15).permute(2, 0, 1)
         colour = F.grid_sample(result.images[n][None], grid, align_corners=False)[0]
         # hair, glasses, a hand: what the fitted face cannot explain is not skin
-        trust = F.grid_sample(_trust(result, n), grid, align_corners=False)[0, 0]
-        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square() * trust, 0.0)
+        sure = F.grid_sample(trust(result, n), grid, align_corners=False)[0, 0]
+        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square() * sure, 0.0)
         total += share * colour / shading
         weight_sum += share
     seen = weight_sum > 0.02
@@ -68,14 +68,14 @@ def sample(result, flame, resolution=512):
     return _blend(photo.clamp(0, 1.2), model, seen), seen
 
 
-def _trust(result, n):
-    """(1, 1, S, S) in 0…1: how well the fitted face explains each pixel's neighbourhood."""
+def trust(result, n):
+    """Map (1, 1, S, S) in 0…1: how well the fitted face explains each pixel's neighbourhood."""
     residual = (result.images[n] - result.rendered[n]).square().sum(0).sqrt()
     residual = residual.clamp_max(1) * result.mask[n, 0]
     size = residual.shape[-1]
     blurred = cv2.GaussianBlur(residual.cpu().numpy(), (0, 0), size / 75)
-    trust = 1 / (1 + (blurred / TRUST) ** 4)
-    return torch.from_numpy(trust)[None, None].to(result.images)
+    sure = 1 / (1 + (blurred / TRUST) ** 4)
+    return torch.from_numpy(sure)[None, None].to(result.images)
 
 
 def _skin_texels(flame, corners, weights):
