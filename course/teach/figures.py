@@ -34,7 +34,7 @@ def show(figure, alt, photographs=False):
     Curves become PNG of 128 colours; ``photographs`` become JPEG, a fifth of the size.
     """
     kind = "jpeg" if photographs else "png"
-    options = {"pil_kwargs": {"quality": 88}} if photographs else {}
+    options = {"pil_kwargs": {"quality": 80, "optimize": True}} if photographs else {}
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.08, **options)
     plt.close(figure)
