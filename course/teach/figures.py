@@ -59,7 +59,7 @@ def pictures(images, titles=(), alt="", columns=None, size=3.2):
             axes.flat[k].imshow(image)
             if k < len(titles):
                 axes.flat[k].set_title(titles[k])
-        figure.tight_layout(pad=0.4)
+        figure.tight_layout(pad=0.4, h_pad=1.2)
     show(figure, alt or ", ".join(map(str, titles)), photographs=True)
 
 
