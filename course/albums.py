@@ -22,7 +22,7 @@ from course.files import atomic_path
 from course.flame import rodrigues
 
 SIZE = 144  # side of an album's pictures, pixels
-SHARD = 250  # photographs
+SHARD = 240  # photographs
 POINTS = 192  # landmarks and other points of the face whose places are kept
 CROP, CROP_SCALE = 112, 1.6  # pixels a side of what an encoder sees, side over the landmarks' box
 FIELDS = ("shape", "expression", "pose", "camera", "albedo", "light")
@@ -214,6 +214,10 @@ class Album:
         shard = int(np.searchsorted(self.starts, k, "right")) - 1
         return np.asarray(self.shards[shard][k - self.starts[shard]])
 
+    def batch(self, chosen, flame, rngs=None, crops=None):
+        """See ``crop_batch``."""
+        return crop_batch(self, chosen, flame, rngs, crops)
+
 
 def held_out(folder, people=1000, each=8, workers=1):
     """The album that encoders are judged on: other people than any seed of training makes."""
@@ -236,8 +240,10 @@ class Batch(NamedTuple):
     points: torch.Tensor
     person: torch.Tensor
 
+    # code and points are None where nobody knows them
+
     def to(self, device):
-        return Batch(*(part.to(device) for part in self))
+        return Batch(*(None if part is None else part.to(device) for part in self))
 
 
 def seen_in(code, matrix, size, flame, out=CROP):
@@ -269,27 +275,25 @@ def seen_in(code, matrix, size, flame, out=CROP):
     return code.replace(pose=pose, camera=torch.cat([scale, shift], 1))
 
 
-def crop_batch(album, chosen, flame, rng=None, crops=None):
+def crop_batch(album, chosen, flame, rngs=None, crops=None):
     """Batch of the photographs ``chosen``, cropped upright around their landmarks.
 
-    ``rng`` shakes the crops as a detector's mistakes would and changes colours; None shows them
-    straight. ``crops`` overrides the crops with given ``photo.Crop``s.
+    ``rngs``, a generator a photograph, shake the crops as a detector's mistakes would and change
+    colours; None shows them straight. ``crops`` are ``photo.Crop``s to use instead.
     """
     from course.photo import crop_around
 
     images, matrices = [], []
     for i, k in enumerate(chosen):
         crop = crops[i] if crops else crop_around(album.landmarks[k], CROP, CROP_SCALE, True)
-        if rng is not None:
-            crop.centre = crop.centre + rng.normal(size=2) * 0.02 * crop.side
-            crop.side = crop.side * float(np.exp(rng.normal() * 0.04))
-            crop.angle = crop.angle + rng.normal() * 0.05
+        if rngs is not None:
+            shaken(crop, rngs[i])
         matrices.append(crop.matrix)
         images.append(_warped(album.image(k), crop))
     images = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    if rng is not None:
-        gain = torch.from_numpy(np.exp(rng.normal(size=(len(chosen), 3, 1, 1)) * 0.06)).float()
-        images = (images * gain).clamp(0, 1)
+    if rngs is not None:
+        gain = np.stack([np.exp(rng.normal(size=(3, 1, 1)) * 0.06) for rng in rngs])
+        images = (images * torch.from_numpy(gain).float()).clamp(0, 1)
     matrices = np.stack(matrices)
     code = seen_in(album.code[torch.as_tensor(chosen)], matrices, SIZE, flame)
     points = album.points[chosen]
@@ -300,6 +304,13 @@ def crop_batch(album, chosen, flame, rng=None, crops=None):
     dense = np.concatenate([plane - CROP / 2, depth], -1) / (CROP / 2)
     return Batch(images, code, marks, torch.from_numpy(dense.astype(np.float32)),
                  torch.from_numpy(album.person[chosen]))  # fmt: skip
+
+
+def shaken(crop, rng):
+    """Move, resize and turn a crop a little, in place."""
+    crop.centre = crop.centre + rng.normal(size=2) * 0.02 * crop.side
+    crop.side = crop.side * float(np.exp(rng.normal() * 0.04))
+    crop.angle = crop.angle + rng.normal() * 0.05
 
 
 def _warped(image, crop):

@@ -29,7 +29,24 @@ YAW_BINS = ((0, 20), (20, 35), (35, 50))
 
 
 def add_arguments(parser):
-    parser.add_argument("network", choices=["landmarks"], help="what to train")
+    """One sub-command a network."""
+    from course import train_encoder
+
+    networks = parser.add_subparsers(dest="network", required=True, metavar="NETWORK")
+    for name, module, text in (
+        ("landmarks", None, "68 landmarks in a picture (data/landmarks.pt)"),
+        ("encoder", train_encoder, "a face's codes from its picture (data/encoder.pt)"),
+    ):
+        sub = networks.add_parser(name, help=text, description=text)
+        (module.add_arguments if module else _landmark_arguments)(sub)
+        sub.set_defaults(run=module.run if module else _run_landmarks)
+
+
+def run(args):
+    return args.run(args)
+
+
+def _landmark_arguments(parser):
     parser.add_argument("--photos", type=int, default=30_000, help="training photographs")
     parser.add_argument("--steps", type=int, default=10_000, help="steps of 64 photographs")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
@@ -44,7 +61,7 @@ def add_arguments(parser):
                         help="only measure --output on 1,000 held-out photographs")  # fmt: skip
 
 
-def run(args):
+def _run_landmarks(args):
     if args.photos < CHUNK or args.steps < 1:
         raise ValueError(f"at least {CHUNK} photographs and one step are needed")
     torch.set_num_threads(args.threads)

@@ -1,0 +1,450 @@
+"""``python -m course train encoder``: the training loop of the networks that read faces' codes.
+
+Synthetic photographs are made first (``albums.py``); then one loop serves full, weak and mixed
+supervision, on one process or on as many as ``torchrun`` starts. It can be stopped at any time:
+the same command with ``--resume`` goes on, with the same batches in the same order.
+"""
+
+import copy
+import json
+import math
+import os
+import platform
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from course import albums, parallel, supervision
+from course.backbones import BACKBONES
+from course.camera import project
+from course.encoder import PARTS, FaceModel
+from course.facecode import FaceCode
+from course.files import DATA, atomic_path, write_text
+from course.flame import FLAME
+from course.losses import IDENTITY, IdentityNet
+
+WEIGHTS = DATA / "encoder.pt"
+JOINTS = (0, 2, 3, 4)  # the neck's turn is in the root's
+CHECKED = 240  # photographs of the training album that are set aside to judge it; at most 1/8
+CURVE = 10  # steps that a point of the curves is the mean of
+
+
+def add_arguments(parser):
+    parser.add_argument("--photos", type=int, default=60_000, help="training photographs")
+    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--batch", type=int, default=64, help="photographs a step, all processes")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="points")
+    parser.add_argument("--hidden", type=int, default=1024, help="width of the layer of the head")
+    parser.add_argument("--supervision", choices=supervision.MODES, default="full")
+    parser.add_argument("--own", type=Path, metavar="FOLDER",
+                        help="your own photographs for weak or mixed supervision; photographs in a "
+                        "folder of their own show one person")  # fmt: skip
+    parser.add_argument("--begin", type=Path, metavar="FILE",
+                        help="weights to start from (default: from scratch, the points backbone "
+                        "from the landmark network)")  # fmt: skip
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
+    parser.add_argument("--check", type=int, default=250, help="steps between two judgements")
+    parser.add_argument("--patience", type=int, default=0,
+                        help="stop after so many checks without a better one")  # fmt: skip
+    parser.add_argument("--precision", choices=["auto", "full", "mixed"], default="auto",
+                        help="mixed: half where it does no harm (auto: on GPUs)")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
+                        help="processes that make photographs")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0, help="of a process (0: PyTorch's choice)")
+    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
+                        help="photographs, checkpoint and curves")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+
+
+def run(args):
+    """Train, write the weights, their report and the curves; exit code 0. Raises ValueError."""
+    if args.steps < 1 or args.batch < 2 or args.check < 1:
+        raise ValueError("at least one step, two photographs a step and one step a check, please")
+    if args.own and args.supervision == "full":
+        raise ValueError("your own photographs have no 3D truth; add --supervision mixed or weak")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    world = parallel.start(args.device)
+    try:
+        world.share(range(args.batch))
+        checkpoint = args.folder / "checkpoint.pt"
+        if checkpoint.is_file() and not args.resume:
+            raise ValueError(f"{checkpoint} is there from an earlier run; add --resume to go on, "
+                             "or give another --folder.")  # fmt: skip
+        album, own = load_albums(args, world)
+        trainer = Trainer(args, world, album, own)
+        if args.resume and checkpoint.is_file():
+            trainer.restore(checkpoint)
+        trainer.train()
+        if world.chief:
+            trainer.write()
+    finally:
+        parallel.stop()
+    return 0
+
+
+def load_albums(args, world):
+    """The synthetic album (None if not needed) and the learner's own (None without one)."""
+    own = None
+    if args.own:
+        from course.own_photos import Folder
+
+        own = Folder(args.own)
+    if args.supervision == "weak" and own:
+        return None, own
+    if args.photos - _set_aside(args.photos) < args.batch:
+        raise ValueError(f"{args.photos} photographs are too few for steps of {args.batch}.")
+    if world.chief:
+        albums.make(args.folder / "train", args.photos, 2, args.seed, args.workers)
+    world.wait()
+    paths = albums.make(args.folder / "train", args.photos, 2, args.seed)
+    return albums.Album(paths, args.photos), own
+
+
+def _set_aside(photos):
+    """How many of an album's photographs judge what the others taught; whole pairs."""
+    return min(CHECKED, photos // 16 * 2)
+
+
+# ------------------------------------------------------------------ batches
+
+
+def chosen(step, seed, count, size, pairs):
+    """Numbers (size,) of the photographs of a step: every epoch shuffles anew.
+
+    ``pairs`` keeps photographs 2k and 2k + 1, which show one person, together.
+    """
+    unit = 2 if pairs and size % 2 == 0 else 1
+    units, take = count // unit, size // unit
+    a_pass = max(1, units // take)
+    epoch, place = divmod(step, a_pass)
+    order = np.random.default_rng([seed, 11, epoch]).permutation(units)
+    if len(order) < take:
+        order = np.resize(order, take)
+    mine = order[place * take : (place + 1) * take]
+    return mine if unit == 1 else np.stack([2 * mine, 2 * mine + 1], 1).reshape(-1)
+
+
+class Batches:
+    """Batches for the steps from ``first`` on, made one ahead in a thread of their own."""
+
+    def __init__(self, make, first):
+        self.make, self.step = make, first
+        self.pool = ThreadPoolExecutor(1)
+        self.next = self.pool.submit(make, first)
+
+    def __call__(self):
+        batch = self.next.result()
+        self.step += 1
+        self.next = self.pool.submit(self.make, self.step)
+        return batch
+
+    def close(self):
+        self.pool.shutdown(cancel_futures=True)
+
+
+# ------------------------------------------------------------------ the loop
+
+
+class _Whole(nn.Module):
+    """The model with its losses: one forward, so that DistributedDataParallel sees all of it."""
+
+    def __init__(self, model, full, weak):
+        super().__init__()
+        self.model, self.objectives = model, [full, weak]
+
+    def forward(self, batch, own):
+        """(total, {name: loss}) of a synthetic Batch and a Batch of own pictures; either may be
+        None."""
+        model, (full, weak) = self.model, self.objectives
+        loss, found = 0.0, {}
+        for source, part in (("", batch), ("own ", own)):
+            if part is None:
+                continue
+            features = model.features(part.images)
+            code = model.reconstructor(features)
+            with torch.autocast(part.images.device.type, enabled=False):
+                features = features.float()
+                code = FaceCode(**{k: v.float() for k, v in vars(code).items()})
+                for objective in (full, weak):
+                    # what has a truth teaches by it; the weak losses go to own pictures, if any
+                    if objective is None or (objective is full and part.code is None):
+                        continue
+                    if objective is weak and own is not None and part is batch:
+                        continue
+                    terms = objective(model, features, code, part)
+                    loss = loss + supervision.total(terms, objective.weights)
+                    kind = "weak " if objective is weak else ""
+                    found |= {f"{source}{kind}{k}": v for k, v in terms.items()}
+        return loss, {"loss": loss} | found
+
+
+class Trainer:
+    """Everything that a run is made of; see ``run``."""
+
+    def __init__(self, args, world, album, own=None, flame=None):
+        self.args, self.world, self.album, self.own = args, world, album, own
+        device = world.device
+        self.flame = (FLAME.load(device="cpu") if flame is None else flame).to(device)
+        self.cpu_flame = copy.deepcopy(self.flame).to("cpu")
+        torch.manual_seed(args.seed)
+        model = self._new_model().to(device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(model).eval()
+        if world.size > 1:
+            parallel.synced(model)
+        mode = args.supervision
+        full = supervision.FullSupervision(self.flame).to(device) if mode != "weak" else None
+        weak = None
+        if mode != "full":
+            judge = IdentityNet.load(device=device) if IDENTITY.is_file() else None
+            weak = supervision.WeakSupervision(self.flame, network=judge).to(device)
+        self.model, self.whole = model, _Whole(model, full, weak)
+        if world.size > 1:
+            self.whole = DistributedDataParallel(self.whole, find_unused_parameters=True)
+        matrices = [p for p in model.parameters() if p.ndim > 1]
+        others = [p for p in model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}],
+            lr=args.rate,
+        )
+        half = args.precision == "mixed" or (args.precision == "auto" and device.type == "cuda")
+        if half and device.type != "cuda":
+            raise ValueError("mixed precision is slower than full precision on a CPU; leave it out")
+        self.half, self.scaler = half, torch.amp.GradScaler(device.type, enabled=half)
+        self.step, self.seconds, self.best, self.worse = 0, 0.0, math.inf, 0
+        self.best_state, self.curves = None, {"losses": [], "checks": []}
+        self.judged, self.judge = 0, None
+        if album is not None:
+            self.judged = len(album) - _set_aside(len(album))
+            self.judge = Judge(album, self.judged, self.flame, self.cpu_flame)
+
+    def _new_model(self):
+        args = self.args
+        if args.begin:
+            return FaceModel.load(args.begin, self.flame, "cpu")
+        if self.album is None:
+            raise ValueError("weak supervision on your own photographs alone needs --begin FILE")
+        some = albums.crop_batch(
+            self.album, np.arange(0, min(len(self.album), 2000), 2), self.cpu_flame
+        )
+        code = some.code
+        start = FaceCode(**{k: v.mean(0, keepdim=True) for k, v in vars(code).items()})
+        start = start.replace(shape=0 * start.shape)
+        columns = [3 * joint + axis for joint in JOINTS for axis in range(3)]
+        spread = {k: v.std(0).clamp_min(0.02).tolist() for k, v in vars(code).items()}
+        spread["pose"] = code.pose[:, columns].std(0).clamp_min(0.02).tolist()
+        spread["shape"] = spread["albedo"] = 1.0
+        model = FaceModel(self.flame, args.backbone, args.hidden, JOINTS, confidence=True,
+                          start=start, scales={p: spread[p] for p in PARTS},
+                          normalize=args.backbone != "points")  # fmt: skip
+        if args.backbone == "points":
+            from course import landmarks
+
+            usual = some.points.mean(0)
+            model.encoder.votes.begin_as(landmarks.load(), usual)
+        return model
+
+    # -------------------------------------------------------------- batches
+
+    def batch(self, step):
+        """This process's (synthetic, own) batches of a step."""
+        args, seed = self.args, self.args.seed
+        found = []
+        for album, count in ((self.album, self.judged),
+                             (self.own, len(self.own) if self.own else 0)):  # fmt: skip
+            if album is None:
+                found.append(None)
+                continue
+            numbers = chosen(step, seed, count, args.batch, args.supervision != "full")
+            # a generator a photograph: however many processes share them, crops are the same
+            mine = self.world.share(list(enumerate(numbers)))
+            rngs = [np.random.default_rng([seed, 12, step, i]) for i, _ in mine]
+            found.append(album.batch([int(k) for _, k in mine], self.cpu_flame, rngs))
+        return found
+
+    def _rate(self):
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.args.steps))
+        warm = min(1, (self.step + 1) / min(200, 1 + self.args.steps // 10))
+        return self.args.rate * warm * max(cosine, 0.005)
+
+    # -------------------------------------------------------------- steps
+
+    def train(self):
+        """All steps that are left. Ctrl-C leaves a checkpoint."""
+        args, world = self.args, self.world
+        clock, recent = time.perf_counter() - self.seconds, []
+        batches = Batches(self.batch, self.step)
+        bar = tqdm(total=args.steps, initial=self.step, desc=f"encoder ({args.supervision})",
+                   disable=albums.quiet() or not world.chief)  # fmt: skip
+        try:
+            while self.step < args.steps and not self._given_up():
+                terms = self._one(batches())
+                recent.append(terms)
+                bar.update()
+                if self.step % min(CURVE, args.check) == 0 or self.step == args.steps:
+                    self._note(recent, bar)
+                    recent = []
+                if self.step % args.check == 0 or self.step == args.steps:
+                    self.seconds = time.perf_counter() - clock
+                    self._check(bar)
+        except KeyboardInterrupt:
+            self.seconds = time.perf_counter() - clock
+            self.save()
+            raise
+        finally:
+            bar.close()
+            batches.close()
+
+    def _one(self, parts):
+        from course.train import _follow
+
+        device = self.world.device
+        batch, own = (None if part is None else part.to(device) for part in parts)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        self.whole.train()
+        with torch.autocast(device.type, dtype=torch.float16, enabled=self.half):
+            loss, terms = self.whole(batch, own)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.step += 1
+        _follow(self.average, self.model, min(0.998, self.step / (self.step + 30)))
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _note(self, recent, bar):
+        """A point of the curves: the mean of the last steps over all processes."""
+        names = list(recent[0])
+        table = torch.stack([torch.stack([terms[n] for n in names]) for terms in recent]).mean(0)
+        values = self.world.mean(table).tolist()
+        if not math.isfinite(values[0]):
+            raise ValueError(f"the loss is {values[0]} at step {self.step}; lower --rate")
+        point = {"step": self.step} | {n: round(v, 6) for n, v in zip(names, values, strict=True)}
+        self.curves["losses"].append(point)
+        bar.set_postfix(loss=f"{values[0]:.3f}")
+
+    def _given_up(self):
+        return bool(self.args.patience) and self.worse >= self.args.patience
+
+    def _check(self, bar):
+        """Judge the averaged weights on the photographs set aside; save."""
+        if self.album is not None:
+            errors = self.judge(self.average)
+            self.curves["checks"].append({"step": self.step} | errors)
+            if errors["shape"] < self.best - 1e-4:
+                self.best, self.worse = errors["shape"], 0
+                if self.args.patience:
+                    self.best_state = copy.deepcopy(self.average.state_dict())
+            else:
+                self.worse += 1
+            if self.world.chief:
+                bar.write(f"step {self.step}: " + ", ".join(f"{k} {v}" for k, v in errors.items()))
+        self.save()
+
+    # -------------------------------------------------------------- files
+
+    def _kind(self):
+        a = self.args
+        return {"steps": a.steps, "batch": a.batch, "backbone": self.model.config["backbone"],
+                "supervision": a.supervision, "seed": a.seed, "photos": a.photos}  # fmt: skip
+
+    def save(self):
+        """The checkpoint and the curves, each whole or not at all; by one process."""
+        if self.world.chief:
+            with atomic_path(self.args.folder / "checkpoint.pt") as temporary:
+                torch.save({"kind": self._kind(), "model": self.model.state_dict(),
+                            "average": self.average.state_dict(), "best_state": self.best_state,
+                            "optimizer": self.optimizer.state_dict(),
+                            "scaler": self.scaler.state_dict(), "step": self.step,
+                            "seconds": self.seconds, "best": self.best, "worse": self.worse,
+                            "curves": self.curves}, temporary)  # fmt: skip
+            write_text(self.args.folder / "curves.json", json.dumps(self.curves) + "\n")
+        self.world.wait()
+
+    def restore(self, path):
+        """Go on from a checkpoint. Raises ValueError when it is damaged or of another run."""
+        try:
+            state = torch.load(path, map_location=self.world.device, weights_only=True)
+            kind = state["kind"]
+        except Exception:  # torch raises many kinds for a damaged file
+            raise ValueError(f"{path} is damaged; delete it to begin again.") from None
+        if kind != self._kind():
+            wrong = [f"{k} {kind.get(k)}" for k, v in self._kind().items() if kind.get(k) != v]
+            raise ValueError(f"{path} is of a run with other settings: {', '.join(wrong)}.")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        for name in ("step", "seconds", "best", "worse", "best_state", "curves"):
+            setattr(self, name, state[name])
+        if self.world.chief:
+            print(f"going on from step {self.step} of {self.args.steps}")
+
+    def write(self):
+        """The weights that ship, and a report beside them."""
+        if self.best_state is not None:
+            self.average.load_state_dict(self.best_state)
+        self.average.save(self.args.output)
+        a = self.args
+        report = {
+            "command": f"python -m course train encoder --photos {a.photos} --steps {a.steps} "
+            f"--batch {a.batch} --supervision {a.supervision} --seed {a.seed}",
+            "settings": self._kind(),
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 1),
+            "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} "
+            f"threads, {self.world.device.type}, {self.world.size} process(es)",
+            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "last loss": self.curves["losses"][-1] if self.curves["losses"] else None,
+            "checks": self.curves["checks"][-1:],
+        }
+        write_text(a.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+        print(f"wrote {a.output} and {a.output.with_suffix('.json').name}")
+
+
+class Judge:
+    """Errors on an album's photographs from ``first`` on, cropped straight: ``judge(model)``."""
+
+    def __init__(self, album, first, flame, cpu_flame):
+        from course.losses import SurfaceMetric
+
+        device = flame.v_template.device
+        self.flame = flame
+        self.batch = album.batch(range(first, len(album)), cpu_flame).to(device)
+        self.shape = SurfaceMetric(flame).to(device)
+        self.moved = SurfaceMetric(flame, "expressiondirs", aligned=False, slide=0.5).to(device)
+
+    @torch.no_grad()
+    def __call__(self, model):
+        """Shape and expression: SurfaceMetric's root over that of the usual face; landmarks: NME.
+
+        The NME is in % of the distance between the outer corners of the eyes, as
+        ``train.measure``'s.
+        """
+        flame, batch, truth = self.flame, self.batch, self.batch.code
+        codes = FaceCode.cat([model(part) for part in batch.images.split(60)])
+        vertices = flame(codes.shape, codes.expression, codes.pose)
+        size = batch.images.shape[-1]
+        marks = project(flame.landmarks(vertices, codes.pose), codes.camera, size)[..., :2]
+        ocular = (batch.landmarks[:, 36] - batch.landmarks[:, 45]).norm(dim=-1)
+        box = (batch.landmarks.amax(1) - batch.landmarks.amin(1)).amax(-1)
+        nme = (marks - batch.landmarks).norm(dim=-1).mean(1) / torch.maximum(ocular, 0.35 * box)
+        shape = self.shape(codes.shape, truth.shape) / self.shape(0 * truth.shape, truth.shape)
+        usual = truth.expression.mean(0, keepdim=True)
+        moved = self.moved(codes.expression, truth.expression)
+        moved = moved / self.moved(usual, truth.expression)
+        return {"shape": round(shape.sqrt().item(), 4),
+                "expression": round(moved.sqrt().item(), 4),
+                "landmarks %": round(100 * nme.mean().item(), 2)}  # fmt: skip

@@ -1,0 +1,237 @@
+"""The training loop: learns, resumes, stops early, and is the same on two processes as on one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from course import albums, parallel, train_encoder
+from course.__main__ import main
+from course.encoder import FaceModel
+from course.faces import Photographer, Variety
+from course.faces_camera import background_bank
+
+PHOTOS = 24
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, flame):
+    """A shard of a few photographs under the name that the first of 240 would have."""
+    folder = tmp_path_factory.mktemp("album")
+    maker = Photographer(flame, Variety(**albums.VARIETY), background_bank(3), albums.SIZE)
+    arrays = albums.take(maker, np.random.default_rng(0), PHOTOS // 2, 2)
+    np.save(folder / "0-00000.npy", arrays.pop("images"))
+    np.savez(folder / "0-00000.npz", **arrays)
+    return folder
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    (tmp_path / "train").mkdir()
+    for path in made.iterdir():
+        (tmp_path / "train" / path.name).symlink_to(path)
+    return tmp_path
+
+
+def arguments(folder, *more):
+    return ["train", "encoder", "--photos", str(PHOTOS), "--batch", "8", "--backbone", "small",
+            "--hidden", "32", "--device", "cpu", "--folder", str(folder),
+            "--output", str(folder / "out.pt"), *map(str, more)]  # fmt: skip
+
+
+def losses(folder):
+    points = json.loads((folder / "curves.json").read_text())["losses"]
+    return [p["step"] for p in points], [p["loss"] for p in points]
+
+
+def test_a_run_learns_and_writes_everything(folder, flame, capsys):
+    assert main(arguments(folder, "--steps", 40, "--check", 20, "--rate", "3e-3")) == 0
+    steps, values = losses(folder)
+    assert steps == [10, 20, 30, 40]
+    assert values[-1] < 0.85 * values[0]
+    report = json.loads((folder / "out.json").read_text())
+    assert report["steps"] == 40
+    assert set(report["checks"][0]) == {"step", "shape", "expression", "landmarks %"}
+    model = FaceModel.load(folder / "out.pt", flame, "cpu")
+    assert model.config["confidence"]
+    assert "step 20: shape" in capsys.readouterr().out
+    assert not [p for p in folder.iterdir() if p.name.startswith(".tmp")]
+    # nothing is lost by typing it again
+    assert main(arguments(folder, "--steps", 40)) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_gives_the_same_losses(folder, tmp_path, monkeypatch, capsys):
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for place in (once, twice):
+        place.mkdir()
+        (place / "train").symlink_to(folder / "train")
+    more = ("--steps", 8, "--check", 2)
+    assert main(arguments(once, *more)) == 0
+    one = train_encoder.Trainer._one
+
+    def stops(self, parts):
+        if self.step == 5:
+            raise KeyboardInterrupt
+        return one(self, parts)
+
+    monkeypatch.setattr(train_encoder.Trainer, "_one", stops)
+    assert main(arguments(twice, *more)) == 130
+    assert not (twice / "out.pt").exists()
+    monkeypatch.undo()
+    assert main(arguments(twice, *more, "--resume", "--seed", 1)) == 2
+    assert "other settings: seed 0" in capsys.readouterr().err
+    assert main(arguments(twice, *more, "--resume")) == 0
+    assert "going on from step 5 of 8" in capsys.readouterr().out
+    assert losses(once)[0] == losses(twice)[0]
+    # the losses since the last point of the curve were forgotten with the process
+    assert losses(twice)[1][3] == pytest.approx(losses(once)[1][3], abs=1e-4)
+    (twice / "checkpoint.pt").write_bytes(b"cut short")
+    assert main(arguments(twice, *more, "--resume")) == 2
+    assert "delete it to begin again" in capsys.readouterr().err
+
+
+def test_early_stop_keeps_the_best(folder, monkeypatch):
+    errors = iter([3.0, 1.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(train_encoder.Judge, "__call__", lambda *_: {"shape": next(errors)})
+    assert main(arguments(folder, "--steps", 30, "--check", 1, "--patience", 2)) == 0
+    assert json.loads((folder / "out.json").read_text())["steps"] == 4
+
+
+@pytest.mark.parametrize("more", [
+    ("--steps", 0), ("--batch", 40), ("--own", "."), ("--precision", "mixed"),
+    ("--supervision", "weak", "--own", "nowhere"),
+])  # fmt: skip
+def test_bad_settings_get_a_sentence(folder, more, capsys):
+    assert main(arguments(folder, *more)) == 2
+    assert capsys.readouterr().err.startswith("train: ")
+
+
+def test_mixed_supervision_on_own_photographs(folder, capsys):
+    """Weak losses go to the learner's pictures, the full ones to the album's."""
+    from skimage.data import astronaut
+
+    own = folder / "own"
+    (own / "eileen").mkdir(parents=True)
+    for k in range(2):
+        Image.fromarray(astronaut()[: 320 + 10 * k, 80:380]).save(own / "eileen" / f"{k}.png")
+    Image.fromarray(np.full((64, 64, 3), 99, np.uint8)).save(own / "wall.png")
+    more = ("--supervision", "mixed", "--own", own, "--steps", 2, "--check", 2, "--batch", 4)
+    assert main(arguments(folder, *more)) == 0
+    assert "wall.png is left out" in capsys.readouterr().out
+    point = json.loads((folder / "curves.json").read_text())["losses"][0]
+    assert {"shape", "own weak photometric", "own weak landmarks"} <= set(point)
+    assert "own shape" not in point
+    assert "weak landmarks" not in point
+    weak = folder / "weak"
+    more = ("--supervision", "weak", "--own", own, "--steps", 2, "--batch", 4,
+            "--begin", folder / "out.pt")  # fmt: skip
+    assert main(arguments(weak, *more)) == 0
+    assert "own weak photometric" in (weak / "curves.json").read_text()
+
+
+def test_weak_supervision_never_looks_at_the_truth(folder, flame):
+    args = SimpleNamespace(seed=0, begin=None, backbone="small", hidden=8, supervision="weak",
+                           precision="full", rate=1e-3, batch=4, steps=2)  # fmt: skip
+    album = albums.Album(albums.make(folder / "train", PHOTOS), PHOTOS)
+    trainer = train_encoder.Trainer(args, parallel.World(0, 1, torch.device("cpu")), album,
+                                    flame=flame)  # fmt: skip
+    batch, _ = trainer.batch(0)
+    loss, terms = trainer.whole(batch, None)
+    wrong = batch._replace(code=None, points=None)
+    assert torch.equal(trainer.whole(wrong, None)[0], loss)
+    assert all(name.startswith("weak ") or name == "loss" for name in terms)
+    loss.backward()
+    assert any(p.grad.abs().sum() > 0 for p in trainer.model.parameters() if p.grad is not None)
+
+
+def test_steps_see_every_photograph_once_an_epoch():
+    for pairs in (False, True):
+        seen = np.concatenate([train_encoder.chosen(s, 0, 24, 8, pairs) for s in range(3)])
+        assert sorted(seen) == list(range(24))
+    first = train_encoder.chosen(0, 0, 24, 8, True)
+    assert np.array_equal(first[::2] + 1, first[1::2])
+    assert not np.array_equal(first, train_encoder.chosen(3, 0, 24, 8, True))
+    assert len(train_encoder.chosen(7, 0, 3, 8, False)) == 8
+
+
+def test_points_begin_where_the_landmark_network_sees_them(flame, made):
+    from course import landmarks
+    from course.backbones import FeatureExtractor
+
+    album = albums.Album([made / "0-00000.npz"])
+    batch = album.batch(range(PHOTOS), flame)
+    model = FeatureExtractor("points", normalize=False).eval()
+    model.votes.begin_as(landmarks.load(), batch.points.mean(0))
+    with torch.no_grad():
+        found = model.votes.where(model(batch.images))
+    gap = (found - batch.points)[..., :2].norm(dim=-1)
+    usual = (batch.points.mean(0) - batch.points)[..., :2].norm(dim=-1)
+    assert gap[:, :68].median() < 0.5 * usual[:, :68].median()
+    assert gap.median() < usual.median()
+
+
+# ------------------------------------------------------------------ more processes than one
+
+
+def launch(folder, *more):
+    environment = os.environ | {"COURSE_QUIET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--nproc_per_node", "2", "-m", "course", *arguments(folder, *more)]  # fmt: skip
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
+def test_two_processes_one_killed_and_resumed_are_one(folder, tmp_path):
+    alone, many = tmp_path / "alone", tmp_path / "many"
+    for place in (alone, many):
+        place.mkdir()
+        (place / "train").symlink_to(folder / "train")
+    # small steps: Adam makes large differences of rounding where gradients are nearly zero
+    more = ("--steps", 24, "--check", 4, "--threads", 1, "--rate", "1e-4")
+    first = launch(many, *more)
+    try:
+        deadline = time.monotonic() + 60
+        while not (many / "checkpoint.pt").is_file():
+            assert first.poll() is None, first.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        workers = psutil.Process(first.pid).children()
+        workers[1].kill()
+        output, _ = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode != 0, output
+    assert not (many / "out.pt").exists()
+    second = launch(many, *more, "--resume")
+    output, _ = second.communicate(timeout=90)
+    assert second.returncode == 0, output
+    assert "going on from step" in output
+    assert main(arguments(alone, *more)) == 0
+    steps, values = losses(many)
+    assert (steps, len(steps)) == (losses(alone)[0], 6)
+    assert values == pytest.approx(losses(alone)[1], abs=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(ValueError, match="cannot be shared by 2"):
+        parallel.World(0, 2, torch.device("cpu")).share([1, 2, 3])
+    assert parallel.World(1, 2, torch.device("cpu")).share([1, 2, 3, 4]) == [3, 4]
+
+
+def test_synced_batch_norm_alone_is_batch_norm():
+    one = nn.BatchNorm2d(3)
+    two = parallel.synced(nn.Sequential(nn.BatchNorm2d(3)))[0]
+    x = torch.randn(4, 3, 5, 5)
+    assert isinstance(two, parallel.SyncedBatchNorm)
+    assert torch.equal(one(x), two(x))
+    assert list(one.state_dict()) == list(two.state_dict())
