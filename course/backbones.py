@@ -180,15 +180,17 @@ class PointVotes(LandmarkNet):
         high, wide = middle.shape[-2:]
         features = self.from_middle(middle) + F.interpolate(self.from_deep(deep), (high, wide))
         features = features + self.context(deep.mean((2, 3)))[:, :, None, None]
-        votes = self.vote(F.relu(features)).flatten(2).unflatten(1, (self.points, 4))
-        attention = (2 * votes[:, :, 0]).softmax(-1)
-        line_x, line_y = ((torch.arange(n, device=votes.device) + 0.5) / n * 2 - 1
-                          for n in (wide, high))  # fmt: skip
-        cells = torch.stack(torch.meshgrid(line_x, line_y, indexing="xy")).flatten(1)
-        x = ((cells[0] + 0.5 * votes[:, :, 1]) * attention).sum(-1)
-        y = ((cells[1] + 0.5 * votes[:, :, 2]) * attention).sum(-1)
-        z = (votes[:, :, 3] * attention).sum(-1)
-        points = 10 * (torch.stack([x, y, z], -1) - self.usual)
+        votes = self.vote(F.relu(features)).flatten(2)
+        # by planes (N, K, cells), not by slices: their gradients need no zeros to be filled in
+        sure, *places = votes.unflatten(1, (self.points, 4)).unbind(2)
+        attention = (2 * sure).softmax(-1)
+        x, y, z = ((place * attention).sum(-1) for place in places)
+        middle_x, middle_y = (
+            (torch.arange(n, device=votes.device) + 0.5) / n * 2 - 1 for n in (wide, high)
+        )
+        cells = torch.stack(torch.meshgrid(middle_x, middle_y, indexing="xy")).flatten(1)
+        plane = torch.stack([x, y], -1) / 2 + attention @ cells.T.to(attention)
+        points = 10 * (torch.cat([plane, z.unsqueeze(-1)], -1) - self.usual)
         coarse = F.adaptive_avg_pool2d(self.squeeze(deep), self.cells_across)
         parts = [points.flatten(1), deep.mean((2, 3)), coarse.flatten(1)]
         return torch.cat(parts, 1)[:, :, None, None]

@@ -54,8 +54,8 @@ class SurfaceMetric(nn.Module):
     """Mean squared error in mm² of identity or expression codes, as a scan would measure it.
 
     e² = Δcᵀ G Δc with G = 1/V Σ_v B_vᵀ P B_v over the face: B is the basis, from which the best
-    small rotation, shift and scaling have been taken out when ``aligned`` (a scan is aligned before
-    it is measured), and P keeps what is along the surface's normal, where a scan sees a difference,
+    small rotation and shift have been taken out when ``aligned`` (a scan is aligned before it is
+    measured), and P keeps what is along the surface's normal, where a scan sees a difference,
     plus ``slide`` of what is across. Linear in the codes, so no head need be drawn.
     """
 
@@ -66,7 +66,7 @@ class SurfaceMetric(nn.Module):
         rest = flame.v_template[face].double()
         if aligned:
             centred = rest - rest.mean(0)
-            columns = [centred]
+            columns = []
             for axis in torch.eye(3).to(centred):
                 columns += [axis.expand_as(centred), torch.linalg.cross(axis.expand_as(centred),
                                                                         centred)]  # fmt: skip

@@ -1,0 +1,92 @@
+"""From a photograph and its landmarks to codes: crop as the encoder was trained, read, put back."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from course.albums import CROP, CROP_SCALE, seen_in
+from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
+from course.photo import crop_around
+
+
+@lru_cache(maxsize=2)
+def parity(flame):
+    """(S,) +1 for identity components that move left and right alike, −1 for opposite ones.
+
+    None for a head that is not its own mirror image or has components that are neither.
+    """
+    flip = flame.v_template.new_tensor([-1, 1, 1])
+    gap, other = torch.cdist((flame.v_template * flip).double(), flame.v_template.double()).min(1)
+    moves = flame.shapedirs
+    even = (moves[other] * flip[:, None] * moves).sum((0, 1)) / moves.square().sum((0, 1))
+    return even.round() if gap.max() < 1e-5 and (even.abs() > 0.99).all() else None
+
+
+def mirrored(code, flame):
+    """The codes (N) of the mirror image: left and right exchanged.
+
+    Expressions change sides by their names; albedo stays, being symmetric but for freckles.
+    """
+    names = flame.expression_names
+    other = [n.replace("left", "?").replace("right", "left").replace("?", "right") for n in names]
+    order = [names.index(o) if o in names else k for k, o in enumerate(other)]
+    order += range(len(order), code.expression.shape[1])  # components without names
+    flip = code.pose.new_tensor([1, -1, -1]).repeat(5)
+    pose = code.pose * flip
+    pose = torch.cat([pose[:, :9], pose[:, RIGHT_EYE], pose[:, LEFT_EYE]], 1)
+    signs = code.light.new_tensor([1, -1, 1, 1, -1, -1, 1, 1, 1])[:, None]  # odd in x: x, xy, xz
+    shape = code.shape * parity(flame)
+    camera = code.camera * code.camera.new_tensor([1, -1, 1])
+    return code.replace(shape=shape, expression=code.expression[:, order], pose=pose,
+                        light=code.light * signs, camera=camera)  # fmt: skip
+
+
+def mean(codes):
+    """The mean of FaceCodes with the same number of rows."""
+    fields = vars(codes[0])
+    return FaceCode(**{k: torch.stack([getattr(c, k) for c in codes]).mean(0) for k in fields})
+
+
+@torch.no_grad()
+def read_crops(model, images, flame, mirror=True):
+    """Codes of upright crops (N, 3, CROP, CROP) as seen there, and their confidences or None.
+
+    ``mirror`` averages over each crop and its mirror image, where a head can tell.
+    Raises ValueError in training mode.
+    """
+    if model.training:
+        raise ValueError("The encoder is in training mode; call eval() first.")
+    found, trust = [], []
+    both = mirror and flame.expression_names and parity(flame) is not None
+    for view in (images, images.flip(-1)) if both else (images,):
+        features = model.features(view)
+        code = model.reconstructor(features)
+        found.append(mirrored(code, flame) if found else code)
+        if model.config["confidence"]:
+            trust.append(model.confidence(features))
+    whole = {k: torch.stack([t[k] for t in trust]).mean(0) for k in trust[0]} if trust else None
+    return mean(found), whole
+
+
+def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
+    """Codes (N) of the faces with ``landmarks`` (68, 2) in ``photos`` (H, W, 3) uint8, and trust.
+
+    The codes are as seen in ``crops`` (a ``photo.Crop`` each; None: the upright crops that the
+    encoder itself looked at). With ``fit.fit``, give the crops that it makes. Trust is what
+    ``average_identity`` takes, or None.
+    """
+    flame = model._head(flame)
+    device = flame.v_template.device
+    own = [crop_around(p, CROP, CROP_SCALE, upright=True) for p in landmarks]
+    images = torch.stack([c.apply(p) for c, p in zip(own, photos, strict=True)]).to(device)
+    code, trust = read_crops(model, images, flame, mirror)
+    if crops is None:
+        return code, trust
+    bottom = [0, 0, 1]
+    matrices = [np.linalg.inv(np.vstack([a.matrix, bottom])) @ np.vstack([b.matrix, bottom])
+                for a, b in zip(own, crops, strict=True)]  # fmt: skip
+    sides = {c.out for c in crops}
+    if len(sides) != 1:
+        raise ValueError("All crops must be of one size.")
+    return seen_in(code, np.stack(matrices)[:, :2], CROP, flame, out=sides.pop()), trust

@@ -1,0 +1,285 @@
+"""``python -m course evaluate``: the figures that the course quotes for an encoder.
+
+Synthetic people that no training has seen; landmarks come from the landmark network, as in
+``reconstruct``, so its mistakes count.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from course import albums, landmarks, metrics
+from course.camera import project
+from course.encode import read_faces
+from course.encoder import FaceModel, average_identity
+from course.facecode import resolve_device
+from course.files import DATA, write_text
+from course.flame import FLAME
+from course.photo import Detection, crop_around
+from course.train_encoder import WEIGHTS
+
+EACH = 8  # photographs a person
+# what the course promises: of the mean face's error, percent, of the single photograph's error
+BARS = {"identity": 0.55, "landmarks": 4.0, "refined": 0.45, "set": 0.75}
+
+
+def add_arguments(parser):
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--people", type=int, default=1000, help="people, one photograph each")
+    parser.add_argument("--sets", type=int, default=200, help=f"people with {EACH} photographs")
+    parser.add_argument(
+        "--refine",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also fit the codes to the pictures of N people",
+    )
+    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
+                        help="where the photographs are kept")  # fmt: skip
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+
+
+def run(args):
+    """Measure and print; exit code 0. Raises ValueError for impossible numbers."""
+    if args.people < 1 or not 0 <= max(args.sets, args.refine) <= args.people:
+        raise ValueError("--people must be at least one, and at least --sets and --refine")
+    device = resolve_device(args.device)
+    flame = FLAME.load(device=device)
+    model = FaceModel.load(args.weights, flame, device)
+    album = albums.held_out(args.folder / "held-out", args.people, EACH, args.workers)
+    figures = evaluate(model, album, flame, args.people, args.sets, args.refine, args.workers)
+    for line in table(figures):
+        print(line)
+    if args.json:
+        write_text(args.json, json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+# ------------------------------------------------------------------ reading
+
+
+def detected(album, k):
+    """Detection of photograph ``k`` by the landmark network, from the face's box as a face detector
+    might have drawn it: shifted and grown by some 5 % of its size."""
+    truth = album.landmarks[k]
+    rng = np.random.default_rng([albums.HELD_OUT_SEED, int(k)])
+    low, high = truth.min(0), truth.max(0)
+    side, middle = (high - low).max(), (low + high) / 2
+    half = side / 2 * np.exp(rng.normal() * 0.05)
+    middle = middle + rng.normal(size=2) * 0.05 * side
+    box = np.concatenate([middle - half, middle + half])
+    points, sigma = landmarks.predict(landmarks.load(), album.image(k), box,
+                                      roll=landmarks.upright_roll(truth))  # fmt: skip
+    return Detection(points, sigma, box, "built-in", 1)
+
+
+def read(model, album, numbers, flame, text):
+    """Codes of photographs (as seen in the whole pictures), their trust and detections."""
+    codes, trusts, found = [], [], []
+    bar = tqdm(total=len(numbers), desc=text, disable=albums.quiet())
+    for part in np.array_split(numbers, max(1, len(numbers) // 50)):
+        seen = [detected(album, k) for k in part]
+        images = [album.image(k) for k in part]
+        whole = [_whole(image) for image in images]
+        code, trust = read_faces(model, images, [d.points for d in seen], flame, whole)
+        codes.append(code)
+        trusts.append(trust)
+        found += seen
+        bar.update(len(part))
+    bar.close()
+    trust = None
+    if trusts[0] is not None:
+        trust = {k: torch.cat([t[k] for t in trusts]) for k in trusts[0]}
+    return type(codes[0]).cat(codes), trust, found
+
+
+def _whole(image):
+    """The crop that is the whole (square) picture."""
+    from course.photo import Crop
+
+    side = image.shape[0]
+    return Crop(np.full(2, side / 2), float(side), 0.0, side)
+
+
+# ------------------------------------------------------------------ measuring
+
+
+@lru_cache(maxsize=1)
+def _head():
+    torch.set_num_threads(1)
+    return FLAME.load(device="cpu")
+
+
+def _identity(job):
+    """Rigid and scaled identity errors (median, mean, std, scaled median) of (guess, truth)."""
+    flame = _head()
+    guess, truth = (flame(torch.from_numpy(c[None]))[0].numpy() for c in job)
+    rigid = metrics.identity_error(guess, truth, flame, scale=False)
+    return (*rigid, metrics.identity_error(guess, truth, flame, scale=True)[0])
+
+
+def identity_errors(shapes, truths, workers=1, text="identity"):
+    """(n, 4) mm of shape codes (n, S) against the truth: scan-to-mesh median, mean and std after
+    rigid alignment, and the median when size is aligned too."""
+    jobs = [(a.cpu().numpy(), b.cpu().numpy()) for a, b in zip(shapes, truths, strict=True)]
+    bar = tqdm(total=len(jobs), desc=text, disable=albums.quiet())
+    results = []
+    if workers == 1 or len(jobs) < 50:
+        threads = torch.get_num_threads()
+        for job in jobs:
+            results.append(_identity(job))
+            bar.update()
+        torch.set_num_threads(threads)
+    else:
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            for result in pool.imap(_identity, jobs, chunksize=8):
+                results.append(result)
+                bar.update()
+    bar.close()
+    return np.array(results)
+
+
+def landmark_errors(code, album, numbers, flame):
+    """NME (n,) in % of codes as seen in the whole pictures.
+
+    Of the outer corners' distance, or of 0.35 of the landmarks' box where that is more, as
+    ``train.measure``.
+    """
+    with torch.no_grad():
+        vertices = flame(code.shape, code.expression, code.pose)
+        found = project(flame.landmarks(vertices, code.pose), code.camera, albums.SIZE)
+    return nme(found[..., :2].cpu().numpy(), album.landmarks[numbers])
+
+
+def nme(found, truth):
+    """(n,) % of points (n, 68, 2)."""
+    ocular = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=-1)
+    box = np.ptp(truth, axis=1).max(-1)
+    distance = np.linalg.norm(found - truth, axis=-1).mean(1)
+    return 100 * distance / np.maximum(ocular, 0.35 * box)
+
+
+def evaluate(model, album, flame, people, sets, refine, workers=1):
+    """All figures as a dict; see ``table`` for what they mean."""
+    first = np.arange(people) * EACH
+    clock = time.perf_counter()
+    code, _, found = read(model, album, first, flame, "reading")
+    seconds = (time.perf_counter() - clock) / people
+    truth = album.code[torch.as_tensor(first)].to(code.shape.device)
+    zero = torch.zeros_like(truth.shape)
+    mean = identity_errors(zero, truth.shape, workers, "the mean face")
+    own = identity_errors(code.shape, truth.shape, workers, "the encoder")
+    marks = landmark_errors(code, album, first, flame)
+    seen = nme(np.stack([d.points for d in found]), album.landmarks[first])
+    figures = {
+        "people": people,
+        "mean face mm": _summary(mean),
+        "encoder mm": _summary(own),
+        "identity": _round(own[:, 0].mean() / mean[:, 0].mean()),
+        "identity, size aligned": _round(own[:, 3].mean() / mean[:, 3].mean()),
+        "landmarks": _round(marks.mean()),
+        "landmarks, median": _round(np.median(marks)),
+        "detector's landmarks": _round(seen.mean()),
+        "seconds a photograph": _round(seconds),
+    }
+    for low, high in ((0, 20), (20, 35), (35, 50)):
+        at = (np.abs(album.yaw[first]) >= low) & (np.abs(album.yaw[first]) < high)
+        if at.any():
+            figures[f"yaw {low}…{high}°"] = {
+                "identity": _round(own[at, 0].mean() / mean[at, 0].mean()),
+                "landmarks": _round(marks[at].mean()),
+            }
+    if sets:
+        figures |= _sets(model, album, flame, sets, own, workers)
+    if refine:
+        figures |= _refined(album, flame, code, found, first[:refine], own, mean, workers)
+    return figures
+
+
+def _sets(model, album, flame, sets, own, workers):
+    """Errors of plain and confidence-weighted averages over 1, 2, 4 … photographs of a person."""
+    numbers = (np.arange(sets)[:, None] * EACH + np.arange(EACH)).reshape(-1)
+    code, trust, _ = read(model, album, numbers, flame, f"{EACH} photographs")
+    truth = album.code.shape[torch.as_tensor(np.arange(sets) * EACH)]
+    place, single = torch.arange(len(numbers)) % EACH, own[:sets, 0].mean()
+    result = {"sets": {"people": sets, "photographs": {}}}
+    for count in (1, 2, 4, EACH):
+        rows = place < count
+        groups = torch.arange(sets).repeat_interleave(count).to(code.shape.device)
+        errors = {}
+        for name, weights in (("plain", None), ("weighted", trust)):
+            if name == "weighted" and trust is None:
+                continue
+            kept = None if weights is None else {k: v[rows] for k, v in weights.items()}
+            averaged = average_identity(code[rows], kept, groups).shape[::count]
+            found = identity_errors(averaged, truth, workers, f"{count}, {name}")[:, 0].mean()
+            errors[name] = {"mm": _round(found), "of the single photograph": _round(found / single)}
+        result["sets"]["photographs"][str(count)] = errors
+    result["set"] = min(e["of the single photograph"] for e in errors.values())
+    return result
+
+
+def _refined(album, flame, code, found, numbers, own, mean, workers):
+    """Errors after fitting each picture, started from the encoder's codes."""
+    from course.albums import seen_in
+    from course.fit import fit
+
+    shapes, marks, size = [], [], 224
+    clock = time.perf_counter()
+    for i, k in enumerate(tqdm(numbers, "refining", disable=albums.quiet())):
+        crop = crop_around(found[i].points, size)
+        start = seen_in(code[i], crop.matrix[None], albums.SIZE, flame, out=size)
+        result = fit([album.image(k)], [found[i]], flame, size, progress=False, start=start)
+        shapes.append(result.codes.shape)
+        marks.append(result.landmarks[0])
+    seconds = (time.perf_counter() - clock) / len(numbers)
+    truth = album.code.shape[torch.as_tensor(numbers)]
+    errors = identity_errors(torch.cat(shapes), truth, workers, "refined")
+    count = len(numbers)
+    return {
+        "refined people": count,
+        "refined": _round(errors[:, 0].mean() / mean[:count, 0].mean()),
+        "the same, not refined": _round(own[:count, 0].mean() / mean[:count, 0].mean()),
+        "refined landmarks": _round(nme(np.stack(marks), album.landmarks[numbers]).mean()),
+        "refined seconds": _round(seconds),
+    }
+
+
+def _summary(errors):
+    """Averages over people of each one's median, mean and standard deviation."""
+    names = ("median", "mean", "std", "median, size aligned")
+    return {name: _round(value) for name, value in zip(names, errors.mean(0), strict=True)}
+
+
+def _round(value):
+    return round(float(value), 3)
+
+
+def table(figures):
+    """The figures as lines of text, bars first."""
+    texts = {
+        "identity": ("identity error over the mean face's (scan to mesh, median, rigid)", ""),
+        "landmarks": ("landmark error, of the distance between the outer corners of the eyes",
+                      " %"),
+        "refined": ("identity error over the mean face's, refined by fitting", ""),
+        "set": (f"identity error of {EACH} photographs over one's", ""),
+    }  # fmt: skip
+    lines = []
+    for name, bar in BARS.items():
+        if name in figures:
+            text, unit = texts[name]
+            state = "reached" if figures[name] <= bar else "NOT reached"
+            lines.append(f"{text}: {figures[name]}{unit} (bar {bar}{unit}: {state})")
+    for name, value in figures.items():
+        if name not in BARS:
+            lines.append(f"{name}: {json.dumps(value, ensure_ascii=False)}")
+    return lines
