@@ -175,5 +175,5 @@ def test_model_counts_in_the_text_are_the_models(path):
     flame = FLAME.load(ROOT / "data" / "head.npz", device="cpu")
     true = {len(flame.v_template), len(flame.faces)}
     for cell in cells(path, "markdown"):
-        for number in re.findall(r"(\d,\d{3}) (?:points|vertices|triangles)", source(cell)):
+        for number in re.findall(r"(\d+,\d{3}) (?:points|vertices|triangles)", source(cell)):
             assert int(number.replace(",", "")) in true, number
