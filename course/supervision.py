@@ -12,7 +12,7 @@ from course.flame import rodrigues
 MODES = ("full", "weak", "mixed")
 # full supervision; millimetres² where the loss is in millimetres, tuned so that at the start of
 # training no term drowns the others
-FULL = {"points": 6.0, "shape": 1.0, "codes": 0.05, "expression": 0.3, "turn": 20.0, "jaw": 10.0,
+FULL = {"points": 12.0, "shape": 1.0, "codes": 0.05, "expression": 0.3, "turn": 20.0, "jaw": 10.0,
         "gaze": 2.0, "landmarks": 15.0, "albedo": 0.2, "light": 0.5, "trust": 0.01}  # fmt: skip
 # weak supervision: landmarks, pixels and priors, close to DECA's weights
 WEAK = {"landmarks": 15.0, "eyes": 5.0, "lips": 3.0, "photometric": 2.0, "identity": 0.2,

@@ -134,6 +134,12 @@ def chosen(step, seed, count, size, pairs):
     return mine if unit == 1 else np.stack([2 * mine, 2 * mine + 1], 1).reshape(-1)
 
 
+def rate(highest, step, steps):
+    """Learning rate: up in a straight line, down along a cosine to 1/200."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return highest * min(1, (step + 1) / min(200, 1 + steps // 10)) * max(cosine, 0.005)
+
+
 class Batches:
     """Batches for the steps from ``first`` on, made one ahead in a thread of their own."""
 
@@ -234,7 +240,7 @@ class Trainer:
         if self.album is None:
             raise ValueError("weak supervision on your own photographs alone needs --begin FILE")
         some = albums.crop_batch(
-            self.album, np.arange(0, min(len(self.album), 2000), 2), self.cpu_flame
+            self.album, np.arange(0, min(len(self.album), 6000), 2), self.cpu_flame
         )
         code = some.code
         start = FaceCode(**{k: v.mean(0, keepdim=True) for k, v in vars(code).items()})
@@ -249,8 +255,8 @@ class Trainer:
         if args.backbone == "points":
             from course import landmarks
 
-            usual = some.points.mean(0)
-            model.encoder.votes.begin_as(landmarks.load(), usual)
+            model.encoder.votes.begin_as(landmarks.load(), some.points.mean(0))
+            begin_linear(model, some)
         return model
 
     # -------------------------------------------------------------- batches
@@ -270,11 +276,6 @@ class Trainer:
             rngs = [np.random.default_rng([seed, 12, step, i]) for i, _ in mine]
             found.append(album.batch([int(k) for _, k in mine], self.cpu_flame, rngs))
         return found
-
-    def _rate(self):
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / self.args.steps))
-        warm = min(1, (self.step + 1) / min(200, 1 + self.args.steps // 10))
-        return self.args.rate * warm * max(cosine, 0.005)
 
     # -------------------------------------------------------------- steps
 
@@ -310,7 +311,7 @@ class Trainer:
         device = self.world.device
         batch, own = (None if part is None else part.to(device) for part in parts)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = rate(self.args.rate, self.step, self.args.steps)
         self.whole.train()
         with torch.autocast(device.type, dtype=torch.float16, enabled=self.half):
             loss, terms = self.whole(batch, own)
@@ -412,6 +413,34 @@ class Trainer:
         }
         write_text(a.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
         print(f"wrote {a.output} and {a.output.with_suffix('.json').name}")
+
+
+@torch.no_grad()
+def begin_linear(model, batch, noise=(0.02, 0.02, 0.06)):
+    """Let a model with the points backbone begin as the best linear map from points to codes.
+
+    W = (XᵀX/n + Σ)⁻¹ XᵀT/n of a Batch's true points X and codes T, with Σ the variance of the
+    ``noise`` that points will be found with (right, down, depth; −1…1 across the picture). Each row
+    of W becomes two hidden units, w·x = relu(w·x) − relu(−w·x); the other units are left to learn.
+    """
+    votes, head = model.encoder.votes, model.reconstructor
+    x = 10 * (batch.points - votes.usual.to(batch.points)).flatten(1).double()
+    code = batch.code
+    parts = {p: getattr(code, p).flatten(1) for p in PARTS}
+    parts["pose"] = parts["pose"][:, head.pose_columns]
+    target = (torch.cat([parts[p] for p in PARTS], 1) - head.start) / head.scale
+    target = target.double()
+    variance = (10 * x.new_tensor(noise)).square().repeat(votes.points)
+    gram = x.T @ x / len(x) + variance.diag()
+    rows = torch.linalg.solve(gram, x.T @ target / len(x)).T.float()
+    first, _, last = head.layers
+    count = min(len(rows), first.out_features // 3)  # shape comes first
+    first.weight[: 2 * count] = 0
+    first.bias[: 2 * count] = 0
+    for sign, offset in ((1, 0), (-1, 1)):
+        units = torch.arange(count) * 2 + offset
+        first.weight[units, : x.shape[1]] = sign * rows[:count]
+        last.weight[torch.arange(count), units] = float(sign)
 
 
 class Judge:

@@ -17,6 +17,7 @@ from torch import nn
 from course import albums, parallel, train_encoder
 from course.__main__ import main
 from course.encoder import FaceModel
+from course.facecode import FaceCode
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
 
@@ -235,3 +236,21 @@ def test_synced_batch_norm_alone_is_batch_norm():
     assert isinstance(two, parallel.SyncedBatchNorm)
     assert torch.equal(one(x), two(x))
     assert list(one.state_dict()) == list(two.state_dict())
+
+
+def test_the_linear_start_is_the_ridge_regression(flame, made):
+    """With points found exactly, codes come out as the linear map says."""
+    album = albums.Album([made / "0-00000.npz"])
+    batch = album.batch(range(PHOTOS), flame)
+    start = FaceCode(**{k: v.mean(0, keepdim=True) for k, v in vars(batch.code).items()})
+    model = FaceModel(flame, "points", 1024, train_encoder.JOINTS, normalize=False, start=start)
+    model.encoder.votes.usual.copy_(batch.points.mean(0, keepdim=True))
+    train_encoder.begin_linear(model, batch)
+    x = 10 * (batch.points - model.encoder.votes.usual).flatten(1)
+    features = torch.cat([x, torch.rand(PHOTOS, model.encoder.channels - x.shape[1])], 1)
+    code = model.reconstructor(features)
+    truth, usual = batch.code.shape, batch.code.shape.mean(0)
+    assert (code.shape - truth).square().mean() < 0.7 * (usual - truth).square().mean()
+    assert torch.allclose(code.shape.mean(0), usual, atol=1e-3)  # linear, through the mean
+    twice = model.reconstructor(torch.cat([2 * x, features[:, x.shape[1] :]], 1))
+    assert torch.allclose(twice.shape - usual, 2 * (code.shape - usual), atol=1e-3)

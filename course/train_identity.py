@@ -1,0 +1,168 @@
+"""``python -m course train identity``: the network that the identity loss asks who somebody is.
+
+It sees two photographs each of many synthetic people (the encoder's album) and has to find each
+one's other photograph in the batch.
+"""
+
+import copy
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from course import albums
+from course.facecode import resolve_device
+from course.files import DATA, atomic_path, write_text
+from course.losses import IDENTITY, IdentityNet, contrast
+from course.train_encoder import Batches, chosen, rate
+
+CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
+
+
+def add_arguments(parser):
+    parser.add_argument("--photos", type=int, default=60_000, help="photographs, two a person")
+    parser.add_argument("--steps", type=int, default=2_500)
+    parser.add_argument("--batch", type=int, default=96, help="photographs a step")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
+                        help="processes that make photographs")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
+                        help="photographs (the encoder's) and checkpoint")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=IDENTITY)
+    parser.add_argument("--device", default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+
+
+def run(args):
+    """Train, write the weights and their report; exit code 0. Raises ValueError."""
+    aside = min(CHECKED, args.photos // 16 * 2)
+    if args.steps < 1 or args.batch < 4 or args.photos - aside < args.batch:
+        raise ValueError("at least one step, four photographs a step and as many to choose from")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    paths = albums.make(args.folder / "train", args.photos, 2, args.seed, args.workers)
+    album = albums.Album(paths, args.photos)
+    report = train(album, len(album) - aside, args)
+    for name, value in report["checks"].items():
+        print(f"{name}: {value}")
+    write_text(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    print(f"wrote {args.output} and {args.output.with_suffix('.json').name}")
+    return 0
+
+
+def crops(album, numbers, rngs=None):
+    """Upright crops (n, 3, CROP, CROP) of an album's photographs; ``rngs`` shake and mirror."""
+    from course.photo import crop_around
+
+    found = []
+    for i, k in enumerate(numbers):
+        crop = crop_around(album.landmarks[k], albums.CROP, albums.CROP_SCALE, upright=True)
+        if rngs is not None:
+            albums.shaken(crop, rngs[i])
+        image = crop.apply(album.image(k))
+        found.append(image.flip(-1) if rngs is not None and rngs[i].random() < 0.5 else image)
+    return torch.stack(found)
+
+
+def train(album, count, args):
+    """Train on the first ``count`` photographs, from scratch or the checkpoint; the report."""
+    from course.train import _follow
+
+    device = resolve_device(args.device)
+    torch.manual_seed(args.seed)
+    net = IdentityNet().to(device, memory_format=torch.channels_last)
+    average = copy.deepcopy(net).eval()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
+    path, step, seconds = args.folder / "identity-checkpoint.pt", 0, 0.0
+    if path.is_file() and args.resume:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["steps"] != args.steps or state["photos"] != count:
+            raise ValueError(f"{path} is of a run with other settings.")
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, seconds = state["step"], state["seconds"]
+        print(f"going on from step {step} of {args.steps}")
+
+    def make(at):
+        numbers = chosen(at, args.seed, count, args.batch, pairs=True)
+        rngs = [np.random.default_rng([args.seed, 13, at, i]) for i in range(len(numbers))]
+        return crops(album, numbers, rngs), torch.from_numpy(album.person[numbers])
+
+    def save():
+        with atomic_path(path) as temporary:
+            torch.save({"net": net.state_dict(), "average": average.state_dict(),
+                        "optimizer": optimizer.state_dict(), "step": step, "photos": count,
+                        "seconds": time.perf_counter() - clock, "steps": args.steps},
+                       temporary)  # fmt: skip
+
+    clock, losses = time.perf_counter() - seconds, []
+    batches = Batches(make, step)
+    bar = tqdm(total=args.steps, initial=step, desc="identity", disable=albums.quiet())
+    try:
+        while step < args.steps:
+            images, person = (part.to(device) for part in batches())
+            for group in optimizer.param_groups:
+                group["lr"] = rate(2e-3, step, args.steps)
+            net.train()
+            loss = contrast(net(images), person)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            step += 1
+            _follow(average, net, min(0.998, step / (step + 30)))
+            losses = [*losses[-49:], loss.item()]
+            bar.update()
+            if step % 50 == 0:
+                bar.set_postfix(loss=f"{np.mean(losses):.3f}")
+            if step % 250 == 0 or step == args.steps:
+                save()
+    except KeyboardInterrupt:
+        save()
+        raise
+    finally:
+        bar.close()
+        batches.close()
+    average.save(args.output)
+    return {
+        "command": f"python -m course train identity --photos {args.photos} --steps {args.steps} "
+        f"--batch {args.batch} --seed {args.seed}",
+        "steps": step,
+        "minutes": round((time.perf_counter() - clock) / 60, 1),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{device.type}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "loss": round(float(np.mean(losses)), 4) if losses else None,
+        "checks": judge(average, album, count, device),
+    }
+
+
+@torch.no_grad()
+def judge(net, album, first, device):
+    """How well people from number ``first`` on are told apart, two photographs each.
+
+    Finds: for how many photographs the likest other one is the same person's. Pairs: at the best
+    threshold, how many same and different pairs are told right (each kind counts half).
+    """
+    numbers = np.arange(first, len(album))
+    parts = np.array_split(numbers, max(1, len(numbers) // 60))
+    vectors = torch.cat([net(crops(album, part).to(device)) for part in parts]).cpu()
+    person = torch.from_numpy(album.person[numbers])
+    likeness = vectors @ vectors.T
+    itself = torch.eye(len(numbers), dtype=torch.bool)
+    nearest = likeness.masked_fill(itself, -2).argmax(1)
+    same = (person[:, None] == person[None])[~itself]
+    values = likeness[~itself]
+    yes, no = values[same].sort().values, values[~same].sort().values
+    marks = torch.linspace(-1, 1, 401)
+    right = (1 - torch.searchsorted(yes, marks) / len(yes)
+             + torch.searchsorted(no, marks) / len(no)) / 2  # fmt: skip
+    return {"people": len(person.unique()),
+            "finds": round((person[nearest] == person).float().mean().item(), 3),
+            "pairs": round(right.max().item(), 3)}  # fmt: skip

@@ -1,0 +1,72 @@
+"""The identity network's training: learns, goes on, and is judged on people set aside."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from course import albums, train_identity
+from course.__main__ import main
+from course.losses import IdentityNet
+
+PEOPLE = 16
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An album whose people differ by colour alone."""
+    rng = np.random.default_rng(0)
+    n = 2 * PEOPLE
+    colours = rng.integers(30, 225, (PEOPLE, 1, 1, 3)).repeat(2, 0)
+    images = colours + rng.integers(-20, 21, (n, albums.SIZE, albums.SIZE, 3))
+    marks = np.zeros((n, 68, 2), np.float32)
+    marks[:] = np.stack([np.linspace(30, 110, 68), np.linspace(30, 110, 68)], -1)
+    marks[:, 36:42], marks[:, 42:48] = (50, 60), (90, 60)
+    (tmp_path / "train").mkdir()
+    np.save(tmp_path / "train" / "0-00000.npy", images.clip(0, 255).astype(np.uint8))
+    sizes = {"shape": (80,), "expression": (29,), "pose": (15,), "camera": (3,), "albedo": (14,),
+             "light": (9, 3)}  # fmt: skip
+    arrays = {name: np.zeros((n, *size), np.float32) for name, size in sizes.items()}
+    np.savez(tmp_path / "train" / "0-00000.npz", **arrays, landmarks=marks,
+             points=np.zeros((n, albums.POINTS, 3), np.float32), yaw=np.zeros(n, np.float32),
+             person=np.arange(PEOPLE).repeat(2))  # fmt: skip
+    return tmp_path
+
+
+def arguments(folder, *more):
+    return ["train", "identity", "--photos", str(2 * PEOPLE), "--batch", "12", "--device", "cpu",
+            "--folder", str(folder), "--output", str(folder / "id.pt"),
+            *map(str, more)]  # fmt: skip
+
+
+def test_a_run_learns_goes_on_and_reports(folder, capsys, monkeypatch):
+    assert main(arguments(folder, "--steps", 6)) == 0
+    report = json.loads((folder / "id.json").read_text())
+    assert report["steps"] == 6
+    assert report["checks"]["people"] == 2
+    assert report["loss"] < np.log(11)  # finding one of eleven others by chance
+    assert IdentityNet.load(folder / "id.pt")(torch.rand(1, 3, 112, 112)).shape == (1, 128)
+    assert main(arguments(folder, "--steps", 6, "--resume")) == 0
+    assert "going on from step 6 of 6" in capsys.readouterr().out
+    assert main(arguments(folder, "--steps", 7, "--resume")) == 2
+    assert main(arguments(folder, "--steps", 0)) == 2
+
+
+def test_the_judge_knows_perfect_and_blind(folder):
+    album = albums.Album([folder / "train" / "0-00000.npz"])
+
+    class Colour(nn.Module):
+        def forward(self, images):
+            return nn.functional.normalize(images.mean((2, 3)) - 0.5, dim=1)
+
+    class Blind(nn.Module):
+        def forward(self, images):
+            return torch.ones(len(images), 3) / 3**0.5
+
+    good = train_identity.judge(Colour(), album, 8, "cpu")
+    assert good["people"] == 12
+    assert good["finds"] > 0.9
+    assert good["pairs"] > 0.95
+    assert train_identity.judge(Blind(), album, 8, "cpu")["pairs"] == 0.5
