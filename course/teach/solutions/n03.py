@@ -211,7 +211,7 @@ QUESTIONS = {
     "3.q4": {
         "answer": "b",
         "a": "No: with all pairs of pixels and triangles it would be; boxes leave most pairs out.",
-        "b": "Yes: small triangles' boxes hold about a pixel each; the triangles' own work rules.",
+        "b": "Yes: tiny triangles' boxes hold a pixel or none; what each costs anyway rules.",
         "c": "No: every triangle has at least to be looked at once.",
     },
 }
