@@ -416,31 +416,39 @@ class Trainer:
 
 
 @torch.no_grad()
-def begin_linear(model, batch, noise=(0.02, 0.02, 0.06)):
+def begin_linear(model, batch):
     """Let a model with the points backbone begin as the best linear map from points to codes.
 
-    W = (XᵀX/n + Σ)⁻¹ XᵀT/n of a Batch's true points X and codes T, with Σ the variance of the
-    ``noise`` that points will be found with (right, down, depth; −1…1 across the picture). Each row
-    of W becomes two hidden units, w·x = relu(w·x) − relu(−w·x); the other units are left to learn.
+    W = (XᵀX/n + λI)⁻¹ XᵀT/n, from what the network now sees (X: points and what the whole picture
+    looks like) to the true codes T of a Batch; λ is chosen on a sixth of it. Each row of W becomes
+    two hidden units, w·x = relu(w·x + b) − relu(−w·x − b); the other units are left to learn.
     """
     votes, head = model.encoder.votes, model.reconstructor
-    x = 10 * (batch.points - votes.usual.to(batch.points)).flatten(1).double()
-    code = batch.code
-    parts = {p: getattr(code, p).flatten(1) for p in PARTS}
+    model.eval()
+    used = 3 * votes.points + votes.channels  # not the coarse map, whose BatchNorm is new
+    x = torch.cat([model.features(part)[:, :used] for part in batch.images.split(60)]).double()
+    parts = {p: getattr(batch.code, p).flatten(1) for p in PARTS}
     parts["pose"] = parts["pose"][:, head.pose_columns]
-    target = (torch.cat([parts[p] for p in PARTS], 1) - head.start) / head.scale
-    target = target.double()
-    variance = (10 * x.new_tensor(noise)).square().repeat(votes.points)
-    gram = x.T @ x / len(x) + variance.diag()
-    rows = torch.linalg.solve(gram, x.T @ target / len(x)).T.float()
+    target = ((torch.cat([parts[p] for p in PARTS], 1) - head.start) / head.scale).double()
+    learn = len(x) - len(x) // 6
+    middle, offset = x[:learn].mean(0), target[:learn].mean(0)
+    x, y = x - middle, target - offset
+    gram, cross = x[:learn].T @ x[:learn] / learn, x[:learn].T @ y[:learn] / learn
+    best = math.inf
+    for strength in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
+        map_ = torch.linalg.solve(gram + strength * torch.eye(used).to(gram), cross)
+        error = (x[learn:] @ map_ - y[learn:]).square().mean().item()
+        if error < best:
+            best, rows = error, map_.T
     first, _, last = head.layers
     count = min(len(rows), first.out_features // 3)  # shape comes first
     first.weight[: 2 * count] = 0
-    first.bias[: 2 * count] = 0
-    for sign, offset in ((1, 0), (-1, 1)):
-        units = torch.arange(count) * 2 + offset
-        first.weight[units, : x.shape[1]] = sign * rows[:count]
+    for sign, place in ((1, 0), (-1, 1)):
+        units = torch.arange(count) * 2 + place
+        first.weight[units, :used] = sign * rows[:count].to(first.weight)
+        first.bias[units] = sign * (offset[:count] - rows[:count] @ middle).to(first.bias)
         last.weight[torch.arange(count), units] = float(sign)
+    model.train()
 
 
 class Judge:
