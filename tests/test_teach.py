@@ -159,6 +159,23 @@ def test_panel_redraws_resets_and_repeats_its_chances():
     assert 0 <= grey.value <= 1
 
 
+def test_a_slider_among_whole_numbers_stays_on_them():
+    asked = []
+
+    def draw(joint=0.0):
+        asked.append(joint)
+        return torch.zeros(3, 4, 4)
+
+    panel = widgets.panel(draw, joint=(0, 4, 2, 1))
+    (control,) = find(panel, ipywidgets.FloatSlider)
+    assert (control.step, control.readout_format) == (1, ".0f")
+    random = next(b for b in find(panel, ipywidgets.Button) if b.description == "Random")
+    for _ in range(8):
+        random.click()
+    assert len(set(asked)) > 2
+    assert all(value == int(value) and 0 <= value <= 4 for value in asked)
+
+
 @pytest.mark.parametrize(
     "slider",
     [(-2, 2.5, 0), (-60, 60, 0), (0, 30, 0), (-1, 2.5, 1), (0.001, 0.1, 0.03), (0, 1, 0.333)],

@@ -34,19 +34,21 @@ def _step(low, high, start):
 def panel(draw, width=420, seed=0, **sliders):
     """Sliders (name → (low, high, start)) beside the picture that ``draw(**values)`` makes.
 
-    "Reset" goes back to the start, "Random" draws every slider anew. Returns the panel's widget.
+    A fourth number is the slider's step; 1 for a choice among whole numbers. "Reset" goes back to
+    the start, "Random" draws every slider anew. Returns the panel's widget.
+
     While a slider is dragged, Jupyter sends its newest place only when the last picture is done,
     so that slow pictures skip places instead of lagging behind.
     """
     picture = ipywidgets.Image(format="jpeg", width=width)
-    controls = {
-        name: ipywidgets.FloatSlider(
-            value=start, min=low, max=high, step=_step(low, high, start), description=name,
-            readout_format=f".{max(0, -int(np.floor(np.log10(_step(low, high, start)))))}f",
+    controls = {}
+    for name, (low, high, start, *given) in sliders.items():
+        step = given[0] if given else _step(low, high, start)
+        controls[name] = ipywidgets.FloatSlider(
+            value=start, min=low, max=high, step=step, description=name,
+            readout_format=f".{max(0, -int(np.floor(np.log10(step))))}f",
             style={"description_width": "110px"}, layout={"width": "360px"},
-        )
-        for name, (low, high, start) in sliders.items()
-    }  # fmt: skip
+        )  # fmt: skip
     busy = [False]
 
     def redraw(_=None):
@@ -62,10 +64,13 @@ def panel(draw, width=420, seed=0, **sliders):
 
     generator = np.random.default_rng(seed)
     reset, random = (ipywidgets.Button(description=text) for text in ("Reset", "Random"))
-    reset.on_click(lambda _: set_all({n: start for n, (_, _, start) in sliders.items()}))
-    random.on_click(
-        lambda _: set_all({n: generator.uniform(lo, hi) for n, (lo, hi, _) in sliders.items()})
-    )
+    reset.on_click(lambda _: set_all({name: values[2] for name, values in sliders.items()}))
+
+    def anywhere(control):
+        value = generator.uniform(control.min, control.max)
+        return control.min + control.step * round((value - control.min) / control.step)
+
+    random.on_click(lambda _: set_all({n: anywhere(c) for n, c in controls.items()}))
     for control in controls.values():
         control.observe(redraw, "value")
     redraw()
