@@ -36,8 +36,8 @@ CURVE = 10  # steps that a point of the curves is the mean of
 
 
 def add_arguments(parser):
-    parser.add_argument("--photos", type=int, default=60_000, help="training photographs")
-    parser.add_argument("--steps", type=int, default=9_000)
+    parser.add_argument("--photos", type=int, default=48_000, help="training photographs")
+    parser.add_argument("--steps", type=int, default=7_000)
     parser.add_argument("--batch", type=int, default=64, help="photographs a step, all processes")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="points")
     parser.add_argument("--hidden", type=int, default=1024, help="width of the layer of the head")
@@ -48,7 +48,7 @@ def add_arguments(parser):
     parser.add_argument("--begin", type=Path, metavar="FILE",
                         help="weights to start from (default: from scratch, the points backbone "
                         "from the landmark network)")  # fmt: skip
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--check", type=int, default=250, help="steps between two judgements")
     parser.add_argument("--patience", type=int, default=0,
                         help="stop after so many checks without a better one")  # fmt: skip

@@ -25,7 +25,7 @@ CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
 
 
 def add_arguments(parser):
-    parser.add_argument("--photos", type=int, default=60_000, help="photographs, two a person")
+    parser.add_argument("--photos", type=int, default=48_000, help="photographs, two a person")
     parser.add_argument("--steps", type=int, default=2_500)
     parser.add_argument("--batch", type=int, default=96, help="photographs a step")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
