@@ -141,6 +141,8 @@ def _make_shard(job):
     from course.faces import Photographer, Variety
 
     path, seed, each, variety = job
+    if path.is_file():  # another process was quicker
+        return path
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     maker = _make_shard.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
