@@ -33,7 +33,7 @@ def _barycentric_cases():
     "3.1",
     cases=_barycentric_cases,
     insight="The three weights are three areas over one area; their sum is 1 inside and outside.",
-    hint="each weight is the edge function of the opposite side over the whole triangle's.",
+    hint="Each weight is the edge function of the opposite side over the whole triangle's.",
     tolerance=1e-4,
 )
 def barycentric(points, corners):
@@ -81,7 +81,7 @@ def faulty_zbuffer(triangles, size):
     "3.2",
     cases=_zbuffer_cases,
     insight="Empty pixels start infinitely far away, and the smaller depth wins each pixel.",
-    hint="which depth should win, and how far away is an empty pixel?",
+    hint="Which depth should win, and how far away is an empty pixel?",
     bug=faulty_zbuffer,
 )
 def zbuffer(triangles, size):
@@ -119,7 +119,7 @@ def _light_cases():
     "3.3",
     cases=_light_cases,
     insight="Light enters the picture linearly, so it needs no descent: one solve per colour.",
-    hint="for one colour the picture is (albedo · basis) @ light: that is a linear system.",
+    hint="For one colour the picture is (albedo · basis) @ light: that is a linear system.",
     tolerance=1e-3,
 )
 def solve_light(basis, albedo, colour):
@@ -157,7 +157,7 @@ def _difference_cases():
     "3.4",
     cases=_difference_cases,
     insight="Two pictures for one number: the error falls with h², but a face has 80 numbers.",
-    hint="move x[k] up by h in one copy and down by h in another; divide by 2h.",
+    hint="Move x[k] up by h in one copy and down by h in another; divide by 2h.",
 )
 def central_difference(function, x, k, h):
     step = torch.zeros_like(x)
@@ -182,7 +182,7 @@ def _coverage_cases():
     "3.5",
     cases=_coverage_cases,
     insight="A pixel stays clear only if every triangle misses it: so the misses are multiplied.",
-    hint="one triangle covers with sigmoid(−d/σ); alpha is 1 − the product of all misses.",
+    hint="One triangle covers with sigmoid(−d/σ); alpha is 1 − the product of all misses.",
 )
 def soft_coverage(distances, sigma):
     covers = torch.sigmoid(-distances / sigma)
