@@ -141,6 +141,7 @@ def test_sliders_exist(path):
         assert names, draw
         for name in names:
             assert re.search(rf"\b{name}\b", arguments), (draw, name)
+            assert name not in ("width", "seed"), "panel() has arguments of this name"
 
 
 def test_questions_exist_and_are_left_to_the_learner(path):
