@@ -32,6 +32,7 @@ from course.losses import IDENTITY, IdentityNet
 WEIGHTS = DATA / "encoder.pt"
 JOINTS = (0, 2, 3, 4)  # the neck's turn is in the root's
 CHECKED = 240  # photographs of the training album that are set aside to judge it; at most 1/8
+HEAD_RATE = 0.25  # of --rate, for the head of the points backbone
 CURVE = 10  # steps that a point of the curves is the mean of
 
 
@@ -216,12 +217,7 @@ class Trainer:
         self.model, self.whole = model, _Whole(model, full, weak)
         if world.size > 1:
             self.whole = DistributedDataParallel(self.whole, find_unused_parameters=True)
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}],
-            lr=args.rate,
-        )
+        self.optimizer = torch.optim.AdamW(self._groups(model), lr=args.rate)
         half = args.precision == "mixed" or (args.precision == "auto" and device.type == "cuda")
         if half and device.type != "cuda":
             raise ValueError("mixed precision is slower than full precision on a CPU; leave it out")
@@ -258,6 +254,20 @@ class Trainer:
             model.encoder.votes.begin_as(landmarks.load(), some.points.mean(0))
             begin_linear(model, some)
         return model
+
+    def _groups(self, model):
+        """Parameters by learning rate and weight decay.
+
+        A head that begins as a regression on all points would soon forget it at the others' rate.
+        """
+        groups, slow = [], HEAD_RATE if model.config["backbone"] == "points" else 1.0
+        for part, share in ((model.encoder, 1.0), (model.reconstructor, slow)):
+            for decay, wanted in ((0.02, lambda p: p.ndim > 1), (0.0, lambda p: p.ndim <= 1)):
+                own = [p for p in part.parameters() if wanted(p)]
+                groups.append({"params": own, "weight_decay": decay, "share": share})
+        if model.config["confidence"]:
+            groups.append({"params": list(model.trust.parameters()), "share": slow})
+        return groups
 
     # -------------------------------------------------------------- batches
 
@@ -311,7 +321,7 @@ class Trainer:
         device = self.world.device
         batch, own = (None if part is None else part.to(device) for part in parts)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.args.rate, self.step, self.args.steps)
+            group["lr"] = group["share"] * rate(self.args.rate, self.step, self.args.steps)
         self.whole.train()
         with torch.autocast(device.type, dtype=torch.float16, enabled=self.half):
             loss, terms = self.whole(batch, own)
