@@ -34,7 +34,7 @@ class Variety:
     accessories: bool = True
     occluders: float = 0.33
     camera: bool = True
-    expressive: float = 0.78
+    expressive: float = 0.72
     max_yaw: float = 75.0
     roll: float = 34.0
     zoom: tuple = (0.62, 1.55)
@@ -173,19 +173,21 @@ class Photographer:
             if rng.random() < 0.5:
                 act("smile", rng.uniform(0.4, 2.4))
                 act("squint", rng.uniform(0, 1.2))
-                if rng.random() < 0.6:
-                    act("lips part", rng.uniform(0.5, 2.8))
+                if rng.random() < 0.55:
+                    act("lips part", rng.uniform(0.4, 2.2))
                     act("upper lip raised", rng.uniform(0, 1.2))
-                    jaw = rng.uniform(0, 0.12) if rng.random() < 0.8 else rng.uniform(0.1, 0.35)
-            elif rng.random() < 0.6:
-                jaw = min(0.6, rng.exponential(0.16))
-            others = (
-                "mouth corner down", "pucker", "funnel", "lip stretch", "lips pressed",
-                "upper lip raised", "lower lip down", "lips part", "mouth left", "mouth right",
-                "cheeks puffed", "nose wrinkled", "nostrils flared", "chin raised",
+                    jaw = rng.uniform(0, 0.12) if rng.random() < 0.85 else rng.uniform(0.1, 0.3)
+            elif rng.random() < 0.36:
+                jaw = min(0.6, rng.exponential(0.12))
+            shut = (
+                "mouth corner down", "pucker", "lip stretch", "lips pressed", "mouth left",
+                "mouth right", "cheeks puffed", "nose wrinkled", "nostrils flared", "chin raised",
             )  # fmt: skip
             for _ in range(rng.integers(0, 4)):
-                act(str(rng.choice(others)), rng.uniform(0.2, 2.0))
+                act(str(rng.choice(shut)), rng.uniform(0.2, 2.0))
+            if rng.random() < 0.22:  # most mouths in photographs are closed, or smile
+                opening = ("funnel", "upper lip raised", "lower lip down", "lips part")
+                act(str(rng.choice(opening)), rng.uniform(0.2, 2.0))
             roll = rng.random()
             if roll < 0.35:
                 act("inner brows up", rng.uniform(0, 2))

@@ -22,6 +22,10 @@ from course.render import Renderer, spherical_harmonics
 # how much a landmark counts: the contour slides and hides behind hair, the inner points do not
 LANDMARK_WEIGHTS = torch.cat([torch.full((17,), 0.35), torch.ones(51)])
 LANDMARK_WEIGHTS[17:27] = 0.7  # brows are painted as much as grown
+# upper and lower lid, upper and lower lip: how far apart they are says more than where they are
+LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
+LIPS = ((61, 67), (62, 66), (63, 65))
+GAP_WEIGHT = 0.5
 SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
 OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
 AMBIENT = 3.2  # band 0 of the light of a well-exposed photograph: shading 0.90
@@ -144,7 +148,9 @@ class _Fitter:
         marks = project(self.flame.landmarks(vertices, pose), self.free["camera"], self.size)
         offset = (marks[..., :2] - self.points) / self.size
         distance = (offset.square().sum(-1, keepdim=True) + 1e-6).sqrt()  # robust: L1 far away
-        return (self.weights * distance).mean()
+        upper, lower = torch.tensor(LIDS + LIPS, device=offset.device).T
+        gap = ((offset[:, upper] - offset[:, lower]).square().sum(-1) + 1e-7).sqrt()
+        return (self.weights * distance).mean() + GAP_WEIGHT * gap.mean()
 
     def _prior(self):
         """½Σ² of unit-variance codes (Gaussian prior), jaw and gaze kept near rest."""
@@ -152,6 +158,8 @@ class _Fitter:
         prior = free["shape"].square().sum() * len(self.images)
         # most photographs show mild expressions: what both could explain is the person
         prior = prior + 3 * free["expression"].square().sum()
+        backwards = free["expression"].clamp_max(0)[:, self.flame.expression_one_way]
+        prior = prior + 30 * backwards.square().sum()
         prior = prior + 20 * pose[:, JAW][:, 1:].square().sum()
         gaze = pose[:, LEFT_EYE].square().sum() + pose[:, RIGHT_EYE].square().sum()
         return 0.5 * (prior + 2 * gaze) / len(self.images)

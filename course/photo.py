@@ -25,7 +25,7 @@ MAX_PIXELS = 80_000_000  # beyond this a picture is refused before it is unpacke
 WORKING_SIDE = 720  # faces are looked for in a copy of at most this size
 # mean σ of the inner landmarks over the face's size, above which it is no face; real ones have
 # about 0.02, and a picture searched at many angles needs a stricter limit
-SURE, SURE_TURNED = 0.048, 0.034
+SURE, SURE_TURNED = 0.045, 0.030
 STEADY = 0.05  # of the face's size: how far its landmarks may move when the box does
 FAN_FILES = ("2DFAN4-11f355bf06.pth.tar", "2DFAN4-cd938726ad.zip")
 DETECTORS = ("auto", "built-in", "face_alignment")

@@ -167,8 +167,8 @@ def save(args, name, flame, result, n, image, found, colours):
     seen = result.mask[n] * (texture.trust(result, n)[0] > 0.5)
     share = 100 * float(seen.sum() / result.mask[n].sum().clamp_min(1))
     quality = metrics.psnr(result.rendered[n], result.images[n], seen) if share else float("nan")
-    print(f"{name}: landmark NME {metrics.nme(model, found.points):.1f} % of the eye distance, "
-          f"PSNR {quality:.1f} dB in the {share:.0f} % of the face that nothing covers")  # fmt: skip
+    print(f"{name}: landmark NME {metrics.nme(model, found.points):.1f} % of the eye distance; "
+          f"PSNR {quality:.1f} dB in the {share:.0f} % of the face that nothing hides")  # fmt: skip
     stages = ", ".join(f"{k} {v:.1f}" for k, v in result.seconds.items())
     print(f"{name}: seconds: {stages}; total {sum(result.seconds.values()):.1f}")
     print(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")

@@ -15,6 +15,7 @@ from course.rasterize import rasterize
 from course.render import Renderer, spherical_harmonics, vertex_normals
 
 TRUST = 0.22  # colour difference from which a pixel is thought not to be skin
+DARK = 0.2  # shading below which a texel's colour is not to be had
 MIN_COSINE = 0.18  # flatter views than this say little about a texel
 
 
@@ -55,10 +56,11 @@ def sample(result, flame, resolution=512):
         light = spherical_harmonics(normal) @ result.codes.light[n]
         ao = (flame.ao[corners] * weights).sum(-1, keepdim=True)
         shading = (light * ao).clamp_min(0.15).permute(2, 0, 1)
+        lit = ((shading.mean(0) - DARK) / DARK).clamp(0, 1)  # dividing by next to nothing is noise
         colour = F.grid_sample(result.images[n][None], grid, align_corners=False)[0]
         # hair, glasses, a hand: what the fitted face cannot explain is not skin
         sure = F.grid_sample(trust(result, n), grid, align_corners=False)[0, 0]
-        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square() * sure, 0.0)
+        share = torch.where(visible, (normal[..., 2] - MIN_COSINE).square() * sure * lit, 0.0)
         total += share * colour / shading
         weight_sum += share
     seen = weight_sum > 0.02

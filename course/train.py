@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from course.facecode import resolve_device
 from course.files import DATA, atomic_path, write_text
-from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss
+from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss, load
 
 SIZE = 112  # side of the photographs; random crops of INPUT pixels are trained on
 CHUNK = 250
@@ -50,6 +50,8 @@ def run(args):
 def _landmark_arguments(parser):
     parser.add_argument("--photos", type=int, default=30_000, help="training photographs")
     parser.add_argument("--steps", type=int, default=10_000, help="steps of 64 photographs")
+    parser.add_argument("--rate", type=float, default=2.5e-3, help="highest learning rate")
+    parser.add_argument("--start", type=Path, help="weights to go on from, instead of random ones")
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
                         help="processes that make photographs")  # fmt: skip
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -65,13 +67,13 @@ def _landmark_arguments(parser):
 def _run_landmarks(args):
     if args.photos < CHUNK or args.steps < 1:
         raise ValueError(f"at least {CHUNK} photographs and one step are needed")
+    if args.start and not args.start.is_file():
+        raise ValueError(f"There are no weights {args.start} to start from.")
     torch.set_num_threads(args.threads)
     held_out = load_photos(
         args.folder / "held-out", 1000, HELD_OUT_SEED, args.workers, max_yaw=HELD_OUT_YAW
     )
     if args.evaluate:
-        from course.landmarks import load
-
         print_errors(measure(load(args.output), *held_out))
         return 0
     photos = load_photos(args.folder / "train", args.photos, args.seed, args.workers)
@@ -164,11 +166,12 @@ def train_landmarks(photos, held_out, args):
     images, landmarks = images[inside], landmarks[inside]
     device = resolve_device(args.device)
     torch.manual_seed(args.seed)
-    net = LandmarkNet().to(device, memory_format=torch.channels_last)
+    net = (load(args.start) if args.start else LandmarkNet()).float()
+    net = copy.deepcopy(net).requires_grad_().to(device, memory_format=torch.channels_last)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=2.5e-3)
+    optimizer = torch.optim.AdamW(groups, lr=args.rate)
     average = copy.deepcopy(net).eval()
     checkpoint, step, seconds = args.folder / "checkpoint.pt", 0, 0.0
     if checkpoint.is_file():
@@ -186,7 +189,7 @@ def train_landmarks(photos, held_out, args):
         while step < args.steps:
             for group in optimizer.param_groups:
                 cosine = 0.5 * (1 + math.cos(math.pi * step / args.steps))
-                group["lr"] = 2.5e-3 * min(1, (step + 1) / 200) * max(cosine, 0.004)
+                group["lr"] = args.rate * min(1, (step + 1) / 200) * max(cosine, 0.004)
             batch, points = next(stream)
             x = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
             net.train()
@@ -213,9 +216,13 @@ def train_landmarks(photos, held_out, args):
     with atomic_path(args.output) as temporary:
         torch.save({k: v.half() if v.is_floating_point() else v
                     for k, v in average.state_dict().items()}, temporary)  # fmt: skip
+    command = f"--photos {args.photos} --steps {args.steps} --rate {args.rate:g} --seed {args.seed}"
+    before = args.start.with_suffix(".json") if args.start else None
+    if args.start:
+        command += f" --start {args.start.name}"
     return {
-        "command": "python -m course train landmarks "
-        f"--photos {args.photos} --steps {args.steps} --seed {args.seed}",
+        "command": f"python -m course train landmarks {command}",
+        "before": json.loads(before.read_text("utf-8")) if before and before.is_file() else None,
         "steps": step,
         "photographs": len(images),
         "minutes": round(seconds / 60, 1),

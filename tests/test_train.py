@@ -64,6 +64,25 @@ def test_an_interrupted_run_goes_on(small, tmp_path, monkeypatch, capsys):
     assert "going on from step 3 of 5" in capsys.readouterr().out
 
 
+def test_a_run_starts_from_weights(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "batches", few)
+    assert main([*arguments(tmp_path, 3)]) == 0
+    first = tmp_path / "out.pt"
+    again = ["train", "landmarks", "--photos", "64", "--steps", "1", "--threads", "2", "--rate",
+             "1e-9", "--folder", str(tmp_path / "b"), "--output", str(tmp_path / "b.pt"),
+             "--start"]  # fmt: skip
+    assert main([*again, str(first)]) == 0
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert report["before"]["steps"] == 3
+    assert "--start out.pt" in report["command"]
+    old, new = (torch.load(p, weights_only=True) for p in (first, tmp_path / "b.pt"))
+    for name in old:
+        if name.endswith("weight"):
+            assert torch.allclose(old[name].float(), new[name].float(), atol=1e-4), name
+    assert main([*again, str(tmp_path / "none.pt")]) == 2
+    assert "There are no weights" in capsys.readouterr().err
+
+
 def test_batches_keep_points_on_their_pixels():
     images = np.zeros((64, train.SIZE, train.SIZE, 3), np.uint8)
     points = np.zeros((64, 68, 2), np.float32)
