@@ -99,22 +99,26 @@ def _version(name):
 def timed(functions, repeats, seconds=60.0):
     """Median milliseconds of each function, run in turn so that a busy moment hits all alike.
 
-    A function that alone takes long runs fewer times: all together get about ``seconds``.
+    In its turn a quick function runs as often as fits into 20 ms, as timeit does, or waking up
+    threads after the slow one's turn would be most of what is measured. A function that alone takes
+    long gets fewer turns: all together get about ``seconds``.
     """
-    first = []
+    times, number = [], []
     for function in functions:
         function()  # compile, fill caches
         start = time.perf_counter()
         function()
-        first.append(time.perf_counter() - start)
-    times = [[t] for t in first]
-    for turn in range(repeats - 1):
+        once = time.perf_counter() - start
+        number.append(max(1, round(0.02 / max(once, 1e-6))))
+        times.append([once] if number[-1] == 1 else [])
+    for turn in range(repeats):
         for k, function in enumerate(functions):
-            if turn >= 2 and sum(times[k]) > seconds / len(functions):
+            if turn >= 2 and number[k] * sum(times[k]) > seconds / len(functions):
                 continue
             start = time.perf_counter()
-            function()
-            times[k].append(time.perf_counter() - start)
+            for _ in range(number[k]):
+                function()
+            times[k].append((time.perf_counter() - start) / number[k])
     return [1000 * float(np.median(t)) for t in times]
 
 

@@ -5,6 +5,7 @@ Conventions are pytorch3d's: +X left, +Y up, Z into the picture, pixel (0, 0) at
 and GPU), ``numba`` (the same on compiled loops, CPU) and ``pytorch3d`` (when installed).
 """
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 
@@ -79,22 +80,23 @@ def zbuffer_torch(vertices, faces, height, width, cull_backfaces=False):
     xa, ya = x[[1, 2, 0]], y[[1, 2, 0]]
     dx, dy = (x[[2, 0, 1]] - xa) * side, (y[[2, 0, 1]] - ya) * side
     row, step = _enumerate(tall)  # triangle of each row
-    v = low[row] + step
+    v = _take(low, row) + step
     ys = pixel_centres(height, width, device)
-    row_term = (ys[v] - ya[:, row]) * dx[:, row]
-    pair, step = _enumerate(wide[row])  # row of each (triangle, pixel) pair
-    triangle = row[pair]
-    u = left[triangle] + step
+    row_term = (_take(ys, v) - _take(ya, row)) * _take(dx, row)
+    pair, step = _enumerate(_take(wide, row))  # row of each (triangle, pixel) pair
+    triangle = _take(row, pair)
+    u = _take(left, triangle) + step
     xs = pixel_centres(width, height, device)
-    edges = (xs[u] - xa[:, triangle]) * dy[:, triangle] - row_term[:, pair]
+    edges = (_take(xs, u) - _take(xa, triangle)) * _take(dy, triangle) - _take(row_term, pair)
     inside = (edges.amin(0) > 0).nonzero()[:, 0]
 
     # 3. depth, and the nearest triangle: positive floats sort like their bits
-    edges, triangle, pair, u = edges[:, inside], triangle[inside], pair[inside], u[inside]
-    share = edges / (area * side)[triangle] * z[:, triangle]
+    edges, triangle, pair, u = (_take(t, inside) for t in (edges, triangle, pair, u))
+    share = edges / _take(area * side, triangle) * _take(z, triangle)
     depth = share[0] + share[1] + share[2]
-    key = (depth.view(torch.int32).long() << 32) | face[triangle]
-    pixel = (face[triangle] // count + 1) * height * width - 1 - (v[pair] * width + u)
+    face, v = _take(face, triangle), _take(v, pair)
+    key = (depth.view(torch.int32).long() << 32) | face
+    pixel = (face // count + 1) * height * width - 1 - (v * width + u)
     nearest = torch.full((batch * height * width,), EMPTY, device=device)
     nearest.scatter_reduce_(0, pixel, key, "amin")
     hit = nearest != EMPTY
@@ -103,11 +105,16 @@ def zbuffer_torch(vertices, faces, height, width, cull_backfaces=False):
     return pix_to_face, torch.where(hit, zbuf, -1.0).view(batch, height, width)
 
 
+def _take(table, index):
+    """table[..., index], three times faster."""
+    return table.index_select(-1, index)
+
+
 def _enumerate(counts):
     """For counts (2, 3): owners (0, 0, 1, 1, 1) and positions (0, 1, 0, 1, 2)."""
     owner = torch.repeat_interleave(counts)
     start = counts.cumsum(0) - counts
-    return owner, torch.arange(len(owner), device=counts.device) - start[owner]
+    return owner, torch.arange(len(owner), device=counts.device) - _take(start, owner)
 
 
 def barycentric_at(corners, px, py):
@@ -192,12 +199,17 @@ def check_mesh(vertices, faces, within=None):
     return faces.to(vertices.device, torch.int64)
 
 
+@functools.cache
+def _installed(package):
+    return importlib.util.find_spec(package) is not None  # a search of the disk: once is enough
+
+
 def available_backends(device="cpu"):
     """Names of the backends that run here, the preferred one first."""
     on_cpu = torch.device(device).type == "cpu"
-    names = ["numba"] if on_cpu and importlib.util.find_spec("numba") else []
+    names = ["numba"] if on_cpu and _installed("numba") else []
     names.append("torch")
-    if importlib.util.find_spec("pytorch3d"):
+    if _installed("pytorch3d"):
         names.append("pytorch3d")
     return names
 
