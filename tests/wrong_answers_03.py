@@ -34,6 +34,17 @@ def weights_in_rows(points, corners):
     return torch.stack(parts) / _edge(a, b, c)
 
 
+def not_transposed(points, corners):
+    """The notebook's edge function, which reads u and v first, on (P, 2)."""
+    a, b, c = corners.unbind(1)
+
+    def edge(a, b, p):
+        return (p[0] - a[0]) * (b[1] - a[1]) - (p[1] - a[1]) * (b[0] - a[0])
+
+    parts = [edge(b, c, points), edge(c, a, points), edge(a, b, points)]
+    return torch.stack(parts, 1) / edge(a, b, c)[:, None]
+
+
 def _zbuffer(triangles, size, start, wins_over):
     centres = torch.arange(size) + 0.5
     v, u = torch.meshgrid(centres, centres, indexing="ij")
@@ -60,6 +71,23 @@ def only_the_start(triangles, size):
 def painter(triangles, size):
     """The last one painted wins."""
     return _zbuffer(triangles, size, torch.inf, lambda depth, _: depth < torch.inf)
+
+
+def far_enough(triangles, size):
+    """A start that looks large."""
+    return _zbuffer(triangles, size, 1000.0, torch.lt)
+
+
+def as_far_as_the_picture(triangles, size):
+    return _zbuffer(triangles, size, float(size), torch.lt)
+
+
+def behind_the_last(triangles, size):
+    return _zbuffer(triangles, size, float(triangles[..., 2].max() + 1), torch.lt)
+
+
+def depth_without_sign(triangles, size):
+    return _zbuffer(triangles, size, torch.inf, lambda depth, nearest: depth.abs() < nearest.abs())
 
 
 def without_albedo(basis, albedo, colour):
@@ -106,6 +134,13 @@ def moves_its_input(function, x, k, h):
     return (up - function(x)) / (2 * h)
 
 
+def single_precision(function, x, k, h):
+    """Right for a large step; a tiny one drowns in rounding."""
+    step = torch.zeros(len(x))
+    step[k] = h
+    return (function(x.float() + step) - function(x.float() - step)) / (2 * h)
+
+
 def covers_summed(distances, sigma):
     return torch.sigmoid(-distances / sigma).sum(0)
 
@@ -123,9 +158,23 @@ def nearest_only(distances, sigma):
 
 
 WRONG = {
-    "3.1": [own_edge, not_divided, absolute, weights_in_rows],
-    "3.2": [only_the_sign, only_the_start, painter],
+    "3.1": [own_edge, not_divided, absolute, weights_in_rows, not_transposed],
+    "3.2": [
+        only_the_sign,
+        only_the_start,
+        painter,
+        far_enough,
+        as_far_as_the_picture,
+        behind_the_last,
+        depth_without_sign,
+    ],
     "3.3": [without_albedo, divided_by_albedo, grey_albedo, light_transposed],
-    "3.4": [forward_difference, twice_too_much, everything_moves, moves_its_input],
+    "3.4": [
+        forward_difference,
+        twice_too_much,
+        everything_moves,
+        moves_its_input,
+        single_precision,
+    ],
     "3.5": [covers_summed, sign_forgotten, product_of_covers, nearest_only],
 }

@@ -33,7 +33,8 @@ def _barycentric_cases():
     "3.1",
     cases=_barycentric_cases,
     insight="The three weights are three areas over one area; their sum is 1 inside and outside.",
-    hint="Each weight is the edge function of the opposite side over the whole triangle's.",
+    hint="Each weight is the edge function of the opposite side over the whole triangle's. The "
+    "`edge` above wants (2, P), u and v first: transpose.",
     tolerance=1e-4,
 )
 def barycentric(points, corners):
@@ -53,11 +54,15 @@ def _zbuffer_cases():
     near = torch.tensor([[0.0, 0.0, 2.0], [6.0, 0.0, 2.0], [0.0, 6.0, 2.0]])
     far = torch.tensor([[0.0, 0.0, 5.0], [6.0, 0.0, 5.0], [6.0, 6.0, 5.0]])
     through = torch.tensor([[0.0, 0.0, 1.0], [6.0, 0.0, 9.0], [0.0, 6.0, 1.0]])
+    hills = torch.tensor([0.0, 0.0, 1e9])  # deeper than any number one would start from
+    before = torch.tensor([0.0, 0.0, 8.0])  # depths below zero, as of a nose before the origin
     crowd = torch.rand(30, 3, 3, generator=_generator(1)) * torch.tensor([12.0, 12.0, 3.0]) + 1
     return [
         (torch.stack([near, far]), 6),
         (torch.stack([far, near]), 6),
         (torch.stack([through, far]), 6),
+        (torch.stack([far + hills]), 6),
+        (torch.stack([near - before, far - before]), 6),
         (crowd, 12),
     ]
 
@@ -141,6 +146,11 @@ def _many(x):
     return torch.stack([x[0].sin() * x[1], x[1].exp(), x[0] + 2 * x[1]])
 
 
+def _precise(x):
+    """A tiny step, as the renderer's check takes it: only double precision sees it."""
+    return x.square()
+
+
 def _picture(x):
     return torch.outer(torch.linspace(-1, 1, 4).double() + x[0], torch.arange(5) * x[2] ** 3)
 
@@ -150,6 +160,7 @@ def _difference_cases():
         (_square, torch.tensor([3.0, 1.0], dtype=torch.float64), 0, 0.5),
         (_many, torch.tensor([0.3, -0.7], dtype=torch.float64), 1, 0.2),
         (_picture, torch.tensor([0.1, 0.2, 0.9], dtype=torch.float64), 2, 0.1),
+        (_precise, torch.tensor([3.0, 1.0], dtype=torch.float64), 0, 1e-6),
     ]
 
 
@@ -157,7 +168,7 @@ def _difference_cases():
     "3.4",
     cases=_difference_cases,
     insight="Two pictures for one number: the error falls with h², but a face has 80 numbers.",
-    hint="Move x[k] up by h in one copy and down by h in another; divide by 2h.",
+    hint="Move x[k] up by h in one copy and down by h in another, in x's own dtype; divide by 2h.",
 )
 def central_difference(function, x, k, h):
     step = torch.zeros_like(x)
