@@ -33,6 +33,18 @@ def pca_columns(data, k):
     return mean, (s[:k, None] / math.sqrt(len(data) - 1) * directions[:k]).T
 
 
+def pca_variance(data, k):
+    mean = data.mean(0)
+    _, s, directions = torch.linalg.svd(data - mean, full_matrices=False)
+    return mean, s[:k, None] ** 2 / (len(data) - 1) * directions[:k]
+
+
+def pca_vh_taken_for_v(data, k):
+    mean = data.mean(0)
+    _, s, directions = torch.linalg.svd(data - mean, full_matrices=False)
+    return mean, s[:k, None] / math.sqrt(len(data) - 1) * directions.T[:k]
+
+
 def _cross(axis):
     x, y, z = axis.unbind(-1)
     zero = torch.zeros_like(x)
@@ -61,6 +73,16 @@ def rodrigues_elementwise_square(vectors):
     angle = vectors.norm(dim=-1).clamp_min(1e-12)[:, None, None]
     cross = _cross(vectors / angle[:, 0])
     return torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) * cross**2
+
+
+def rodrigues_one_angle_for_all(vectors):
+    angle = vectors.norm()
+    cross = _cross(vectors / angle.clamp_min(1e-12))
+    return torch.eye(3) + angle.sin() * cross + (1 - angle.cos()) * cross @ cross
+
+
+def rodrigues_nan_to_zero(vectors):
+    return torch.nan_to_num(rodrigues_nan_at_zero(vectors))
 
 
 def _chain(rotations, joints, parents, compose, bone, subtract=True):
@@ -98,6 +120,21 @@ def chain_transposed(rotations, joints, parents):
     return _chain(rotations.transpose(1, 2), joints, parents, torch.matmul, bone)
 
 
+def chain_on_the_one_before(rotations, joints, parents):
+    previous = range(-1, len(joints) - 1)
+
+    def bone(k, parent):
+        return joints[k] - (joints[parent] if parent >= 0 else 0)
+
+    return _chain(rotations, joints, previous, torch.matmul, bone)
+
+
+def chain_back_from_the_left(rotations, joints, parents):
+    back = torch.eye(4).repeat(len(joints), 1, 1)
+    back[:, :3, 3] = -joints
+    return back @ chain_without_way_back(rotations, joints, parents)
+
+
 def skin_without_translation(vertices, transforms, weights):
     return torch.einsum("vj,jab,vb->va", weights, transforms[:, :3, :3], vertices)
 
@@ -117,6 +154,15 @@ def skin_homogeneous_left_in(vertices, transforms, weights):
     return torch.einsum("vj,jab,vb->va", weights, transforms, padded)
 
 
+def skin_shift_not_weighted(vertices, transforms, weights):
+    turned = skin_without_translation(vertices, transforms, weights)
+    return turned + transforms[:, :3, 3].mean(0)
+
+
+def skin_added_to_rest(vertices, transforms, weights):
+    return vertices + skin_homogeneous_left_in(vertices, transforms, weights)[:, :3]
+
+
 def triangles_centre(vertices, faces, triangles, weights):
     return vertices[faces[triangles]].mean(1)
 
@@ -133,12 +179,23 @@ def triangles_wrong_axis(vertices, faces, triangles, weights):
     return (vertices[faces[triangles]] * weights[:, None, :]).sum(2)
 
 
+def triangles_nearest_corner(vertices, faces, triangles, weights):
+    return vertices[faces[triangles]][torch.arange(len(triangles)), weights.argmax(1)]
+
+
+def triangles_weights_per_axis(vertices, faces, triangles, weights):
+    return (vertices[faces[triangles]] * weights[:, None, :]).sum(1)
+
+
 WRONG = {
     "1.1": [pca_without_mean, pca_unit_directions, pca_smallest_first,
-            pca_singular_values_as_sigma, pca_columns],
+            pca_singular_values_as_sigma, pca_columns, pca_variance, pca_vh_taken_for_v],
     "1.2": [rodrigues_axis_not_unit, rodrigues_nan_at_zero, rodrigues_transposed,
-            rodrigues_elementwise_square],
-    "1.3": [chain_without_bones, chain_without_way_back, chain_without_parents, chain_transposed],
-    "1.4": [skin_without_translation, skin_nearest_joint, skin_rows, skin_homogeneous_left_in],
-    "1.5": [triangles_centre, triangles_one_lookup, triangles_all_faces, triangles_wrong_axis],
+            rodrigues_elementwise_square, rodrigues_one_angle_for_all, rodrigues_nan_to_zero],
+    "1.3": [chain_without_bones, chain_without_way_back, chain_without_parents, chain_transposed,
+            chain_on_the_one_before, chain_back_from_the_left],
+    "1.4": [skin_without_translation, skin_nearest_joint, skin_rows, skin_homogeneous_left_in,
+            skin_shift_not_weighted, skin_added_to_rest],
+    "1.5": [triangles_centre, triangles_one_lookup, triangles_all_faces, triangles_wrong_axis,
+            triangles_nearest_corner, triangles_weights_per_axis],
 }  # fmt: skip

@@ -47,7 +47,8 @@ def _pca_run(function, data, k):
     run=_pca_run,
     tolerance=1e-3,
     insight="That is a whole morphable model: a mean, and directions that are one σ long.",
-    hint="Subtract the mean before the SVD; σ is a singular value over √(n − 1).",
+    hint="Subtract the mean before the SVD; σ is a singular value over √(n − 1); "
+    "each direction, a row, is as long as its own σ.",
 )
 def pca(data, k):
     mean = data.mean(0)
@@ -108,7 +109,8 @@ def chain_with_bug(rotations, joints, parents):
     cases=_chain_cases,
     bug=chain_with_bug,
     insight="The parent stands on the left: the child moves first, then everything above it.",
-    hint="A point is a column on the right of the product. Which matrix reaches it first?",
+    hint="Only one line is wrong. A point is a column on the right of the product: "
+    "which matrix reaches it first?",
 )
 def chain(rotations, joints, parents):
     world = []
