@@ -196,7 +196,7 @@ QUESTIONS = {
     "1.q3": {
         "answer": "b",
         "a": "R has nine numbers and the axis-angle three: it is not about saving.",
-        "b": "Yes: it vanishes at rest, and never jumps where an angle wraps around.",
+        "b": "Yes: zero at rest, and 0° and 360° are one R but two vectors.",
         "c": "Rotations do have gradients; R − I has the same ones as R.",
     },
     "1.q4": {
