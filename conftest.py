@@ -6,6 +6,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("COURSE_QUIET", "1")  # progress bars off
 os.environ.setdefault("PYTHONHASHSEED", "0")
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # workers side by side share the cores
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = max(1, (cores or 2) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
 # nbval compares these outputs by their text; pictures and widgets have none worth comparing
 NOT_COMPARED = ("image/png", "image/jpeg", "image/gif", "application/vnd.jupyter.widget-view+json")
 
