@@ -114,8 +114,11 @@ def exits(x, factor):
         (wrong_shape, r"expected shape (2,), got ()."),
         (wrong_type, "expected a torch tensor, got [3., 6.]."),
         (wrong_kind, "expected numbers of type float32, got int64."),
-        (wrong_values, "For [1., 2.], 3.0: expected [3., 6.], got [4., 5.]."),
-        (wrong_on_large, "For a tensor (6, 10), -1.5: expected -1.5 at [0, 1], got 1.5; 98 % of"),
+        (wrong_values, "For x = [1., 2.], factor = 3.0: expected [3., 6.], got [4., 5.]."),
+        (
+            wrong_on_large,
+            "For x = a tensor (6, 10), factor = -1.5: expected -1.5 at [0, 1], got 1.5; ",
+        ),
         (in_place, "it changed its input; work on a copy"),
         (never_ends, "is there a loop that does not end?"),
         (nan, "expected [3., 6.], got [nan, nan]."),

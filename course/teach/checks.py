@@ -9,6 +9,7 @@ import contextlib
 import copy
 import dis
 import functools
+import inspect
 import signal
 import threading
 
@@ -93,7 +94,7 @@ def _problem(entry, function, case):
     """None, or one sentence on what is wrong with the answer to one case."""
     expected = entry.run(entry.function, *copy.deepcopy(case))
     given = copy.deepcopy(case)
-    where = f"For {describe(case)}: "
+    where = f"For {_arguments(entry.function, case)}: "
     try:
         with time_limit(SECONDS):
             got = entry.run(function, *given)
@@ -108,6 +109,14 @@ def _problem(entry, function, case):
         return f"{where}it changed its input; work on a copy (x.clone(), x.copy())."
     wrong = difference(expected, got, entry.tolerance)
     return f"{where}{wrong}" if wrong else None
+
+
+def _arguments(function, case):
+    """A case in words, "data = …, k = 1", with the names that the function gives its arguments."""
+    names = list(inspect.signature(function).parameters)
+    if len(names) != len(case):  # *args, or a case that ``run`` unpacks in its own way
+        return describe(case)
+    return ", ".join(f"{n} = {describe(v)}" for n, v in zip(names, case, strict=True))
 
 
 def difference(expected, got, tolerance=1e-5):
