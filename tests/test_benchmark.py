@@ -1,4 +1,7 @@
 import json
+import time
+
+import pytest
 
 from course import benchmark
 from course.__main__ import main
@@ -39,10 +42,17 @@ def test_bad_numbers():
 
 def test_medians_and_fairness():
     calls = []
-    times = benchmark.timed([lambda: calls.append("a"), lambda: calls.append("b")], 5)
-    assert len(times) == 2
-    assert calls.count("a") == calls.count("b") == 6
-    assert calls[4:] == ["a", "b"] * 4  # in turn
+
+    def slow(name, seconds=0.03):
+        calls.append(name)
+        time.sleep(seconds)
+
+    times = benchmark.timed([lambda: slow("a"), lambda: slow("b"), lambda: slow("c", 0.004)], 4)
+    assert calls.count("a") == calls.count("b") == 6  # warmed up, timed once, four turns
+    assert [name for name in calls if name != "c"][4:] == ["a", "b"] * 4  # in turn
+    assert calls.count("c") >= 2 + 4 * 2, "a quick function runs several times in its turn"
+    assert times[0] == pytest.approx(30, rel=0.5)
+    assert times[2] == pytest.approx(4, rel=0.8)
 
 
 def test_quick_and_threads_are_left_as_they_were(tmp_path, capsys, monkeypatch):
