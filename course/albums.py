@@ -6,7 +6,6 @@ gone on with at any time; pictures stay on disk and are read as they are needed.
 
 import math
 import multiprocessing
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from course.camera import fit_camera
 from course.facecode import NECK, ROOT, FaceCode
-from course.files import atomic_path
+from course.files import atomic_path, quiet
 from course.flame import rodrigues
 
 SIZE = 144  # side of an album's pictures, pixels
@@ -30,11 +29,6 @@ FIELDS = ("shape", "expression", "pose", "camera", "albedo", "light")
 VARIETY = {"max_yaw": 60.0, "roll": 24.0, "zoom": (1.0, 1.1), "shift": 0.05}
 HELD_OUT_YAW = 50.0  # degrees: heads are judged up to here, and trained on further
 HELD_OUT_SEED = 7_000_011
-
-
-def quiet():
-    """No progress bars where nobody watches."""
-    return bool(os.environ.get("COURSE_QUIET") or os.environ.get("CI"))
 
 
 def surface_points(flame, count=POINTS):

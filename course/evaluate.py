@@ -20,7 +20,7 @@ from course.camera import project
 from course.encode import read_faces
 from course.encoder import FaceModel, average_identity
 from course.facecode import resolve_device
-from course.files import DATA, write_text
+from course.files import DATA, quiet, write_text
 from course.flame import FLAME
 from course.photo import Detection, crop_around
 from course.train_encoder import WEIGHTS
@@ -85,7 +85,7 @@ def detected(album, k):
 def read(model, album, numbers, flame, text):
     """Codes of photographs (as seen in the whole pictures), their trust and detections."""
     codes, trusts, found = [], [], []
-    bar = tqdm(total=len(numbers), desc=text, disable=albums.quiet())
+    bar = tqdm(total=len(numbers), desc=text, disable=quiet())
     for part in np.array_split(numbers, max(1, len(numbers) // 50)):
         seen = [detected(album, k) for k in part]
         images = [album.image(k) for k in part]
@@ -131,7 +131,7 @@ def identity_errors(shapes, truths, workers=1, text="identity"):
     """(n, 4) mm of shape codes (n, S) against the truth: scan-to-mesh median, mean and std after
     rigid alignment, and the median when size is aligned too."""
     jobs = [(a.cpu().numpy(), b.cpu().numpy()) for a, b in zip(shapes, truths, strict=True)]
-    bar = tqdm(total=len(jobs), desc=text, disable=albums.quiet())
+    bar = tqdm(total=len(jobs), desc=text, disable=quiet())
     results = []
     if workers == 1 or len(jobs) < 50:
         threads = torch.get_num_threads()
@@ -162,10 +162,7 @@ def landmark_errors(code, album, numbers, flame):
 
 def nme(found, truth):
     """(n,) % of points (n, 68, 2)."""
-    ocular = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=-1)
-    box = np.ptp(truth, axis=1).max(-1)
-    distance = np.linalg.norm(found - truth, axis=-1).mean(1)
-    return 100 * distance / np.maximum(ocular, 0.35 * box)
+    return metrics.landmark_errors(found, truth).mean(1)
 
 
 def evaluate(model, album, flame, people, sets, refine, workers=1):
@@ -235,7 +232,7 @@ def _refined(album, flame, code, found, numbers, own, mean, workers):
 
     shapes, marks, size = [], [], 224
     clock = time.perf_counter()
-    for i, k in enumerate(tqdm(numbers, "refining", disable=albums.quiet())):
+    for i, k in enumerate(tqdm(numbers, "refining", disable=quiet())):
         crop = crop_around(found[i].points, size)
         start = seen_in(code[i], crop.matrix[None], albums.SIZE, flame, out=size)
         result = fit([album.image(k)], [found[i]], flame, size, progress=False, start=start)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and whether anybody watches."""
 
 import contextlib
 import os
@@ -6,6 +6,11 @@ import tempfile
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+def quiet():
+    """No progress bars where nobody watches."""
+    return bool(os.environ.get("COURSE_QUIET") or os.environ.get("CI"))
 
 
 @contextlib.contextmanager

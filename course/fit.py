@@ -16,15 +16,15 @@ from tqdm import tqdm
 
 from course.camera import fit_camera, project
 from course.facecode import JAW, LEFT_EYE, RIGHT_EYE, ROOT, FaceCode
+from course.losses import LIDS, LIPS
 from course.photo import crop_around
 from course.render import Renderer, spherical_harmonics
 
 # how much a landmark counts: the contour slides and hides behind hair, the inner points do not
 LANDMARK_WEIGHTS = torch.cat([torch.full((17,), 0.35), torch.ones(51)])
 LANDMARK_WEIGHTS[17:27] = 0.7  # brows are painted as much as grown
-# upper and lower lid, upper and lower lip: how far apart they are says more than where they are
-LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
-LIPS = ((61, 67), (62, 66), (63, 65))
+# how far lids and lips are apart says more than where they are: the upper points, the lower ones
+UPPER, LOWER = (list(lids + lips) for lids, lips in zip(LIDS, LIPS, strict=True))
 GAP_WEIGHT = 0.5
 SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
 OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
@@ -92,6 +92,15 @@ def fit(photos, detections, flame, image_size=224, backend="auto", steps=None, p
     return fitter.result(crops)
 
 
+def compared_faces(flame):
+    """Triangles (F,) of skin, lips and eyes, where the model should explain a photograph."""
+    face = flame.masks["face"] | flame.masks.get("eyes", flame.masks["face"])
+    compared = face[flame.faces].all(1)
+    if "mouth_interior" in flame.masks:
+        compared &= ~flame.masks["mouth_interior"][flame.faces].any(1)
+    return compared
+
+
 class _Fitter:
     def __init__(self, flame, images, points, sigma, backend, start):
         self.flame, self.images, self.points, self.backend = flame, images, points, backend
@@ -114,12 +123,7 @@ class _Fitter:
         }
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
         self.vertex_albedo = _VertexAlbedo(flame)
-        face = flame.masks["face"] | flame.masks.get("eyes", flame.masks["face"])
-        inside = flame.masks.get("mouth_interior")
-        compared = face[flame.faces].all(1)
-        if inside is not None:
-            compared &= ~inside[flame.faces].any(1)
-        self.compared = compared
+        self.compared = compared_faces(flame)
 
     def code(self):
         n = len(self.images)
@@ -148,8 +152,7 @@ class _Fitter:
         marks = project(self.flame.landmarks(vertices, pose), self.free["camera"], self.size)
         offset = (marks[..., :2] - self.points) / self.size
         distance = (offset.square().sum(-1, keepdim=True) + 1e-6).sqrt()  # robust: L1 far away
-        upper, lower = torch.tensor(LIDS + LIPS, device=offset.device).T
-        gap = ((offset[:, upper] - offset[:, lower]).square().sum(-1) + 1e-7).sqrt()
+        gap = ((offset[:, UPPER] - offset[:, LOWER]).square().sum(-1) + 1e-7).sqrt()
         return (self.weights * distance).mean() + GAP_WEIGHT * gap.mean()
 
     def _prior(self):

@@ -14,6 +14,9 @@ from course.backbones import _conv
 from course.files import DATA, atomic_path
 
 IDENTITY = DATA / "identity.pt"
+# landmarks of upper and lower lids, of upper and lower inner lips
+LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
+LIPS = (61, 62, 63), (67, 66, 65)
 
 # what each loss has to know besides the picture and the model's own guess
 NEEDS = {
@@ -127,14 +130,12 @@ def eye_closure(points, truth, size):
 
     Differences do not care where the eye is, so closed eyes are closed wherever they are.
     """
-    pairs = (37, 38, 43, 44), (41, 40, 47, 46)
-    return (_gaps(points, *pairs) - _gaps(truth, *pairs)).abs().mean() * 2 / size
+    return (_gaps(points, *LIDS) - _gaps(truth, *LIDS)).abs().mean() * 2 / size
 
 
 def lip_distance(points, truth, size):
     """1/3 Σ | ‖up − low‖ − ‖up* − low*‖ | over three pairs of inner lip points."""
-    pairs = (61, 62, 63), (67, 66, 65)
-    return (_gaps(points, *pairs) - _gaps(truth, *pairs)).abs().mean() * 2 / size
+    return (_gaps(points, *LIPS) - _gaps(truth, *LIPS)).abs().mean() * 2 / size
 
 
 # ------------------------------------------------------------------ with pixels

@@ -61,6 +61,17 @@ def nme(points, truth, landmarks=slice(None)):
     return float(100 * np.linalg.norm(points - truth, axis=-1)[landmarks].mean() / ocular)
 
 
+def landmark_errors(points, truth):
+    """Each landmark's error (n, 68) in % of the distance between the outer corners of the eyes.
+
+    In profile that distance shrinks to nothing, so 0.35 of the face's box is its least value.
+    """
+    ocular = np.linalg.norm(truth[:, 36] - truth[:, 45], axis=-1)
+    box = np.ptp(truth, axis=1).max(-1)
+    distance = np.linalg.norm(points - truth, axis=-1)
+    return 100 * distance / np.maximum(ocular, 0.35 * box)[:, None]
+
+
 def psnr(picture, truth, mask=None):
     """Peak signal-to-noise ratio in dB of pictures (3, H, W) in 0…1, inside a mask (1, H, W)."""
     square = (picture - truth) ** 2

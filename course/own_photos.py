@@ -7,7 +7,8 @@ import torch
 from tqdm import tqdm
 
 from course import photo
-from course.albums import CROP, CROP_SCALE, Batch, quiet, shaken
+from course.albums import CROP, CROP_SCALE, Batch, shaken
+from course.files import quiet
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 MARGIN = 1.5  # what is kept of a picture, over what is cropped

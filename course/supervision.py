@@ -78,16 +78,14 @@ class WeakSupervision(nn.Module):
 
     def __init__(self, flame, weights=None, size=56, network=None, backend="auto"):
         super().__init__()
-        from course.fit import _VertexAlbedo
+        from course.fit import _VertexAlbedo, compared_faces
         from course.render import Renderer
 
         self.flame, self.weights = [flame], WEAK | (weights or {})
         self.size, self.network = size, network
         self.renderer, self.albedo = Renderer(flame, size, backend), _VertexAlbedo(flame)
         self.colour = losses.SkinColour(flame)
-        compared = (flame.masks["face"] | flame.masks["eyes"])[flame.faces].all(1)
-        compared &= ~flame.masks["mouth_interior"][flame.faces].any(1)
-        self.register_buffer("compared", compared, persistent=False)
+        self.register_buffer("compared", compared_faces(flame), persistent=False)
         self.skin = flame.masks["skin"]
 
     def draw(self, code):

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from course import metrics
 from course.facecode import resolve_device
-from course.files import DATA, atomic_path, write_text
+from course.files import DATA, atomic_path, quiet, write_text
 from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss, load
 
 SIZE = 112  # side of the photographs; random crops of INPUT pixels are trained on
@@ -121,17 +122,13 @@ def load_photos(folder, count, seed, workers, max_yaw=None):
         # spawned, not forked: forking a process with running threads can hang
         with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
             made = pool.imap_unordered(_make_chunk, jobs)
-            for _ in tqdm(made, f"photographs ({folder.name})", len(jobs), disable=_quiet()):
+            for _ in tqdm(made, f"photographs ({folder.name})", len(jobs), disable=quiet()):
                 pass
     loaded = []
     for path in paths:
         with np.load(path) as file:
             loaded.append((file["images"], file["landmarks"], file["yaws"]))
     return tuple(np.concatenate(column)[:count] for column in zip(*loaded, strict=True))
-
-
-def _quiet():
-    return bool(os.environ.get("COURSE_QUIET") or os.environ.get("CI"))
 
 
 # ------------------------------------------------------------------ training
@@ -166,7 +163,7 @@ def train_landmarks(photos, held_out, args):
     images, landmarks = images[inside], landmarks[inside]
     device = resolve_device(args.device)
     torch.manual_seed(args.seed)
-    net = (load(args.start) if args.start else LandmarkNet()).float()
+    net = load(args.start) if args.start else LandmarkNet()
     net = copy.deepcopy(net).requires_grad_().to(device, memory_format=torch.channels_last)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
@@ -184,7 +181,7 @@ def train_landmarks(photos, held_out, args):
             print(f"going on from step {step} of {args.steps}")
     stream = batches(images, landmarks, np.random.default_rng([args.seed, step]))
     start, recent = time.perf_counter() - seconds, []
-    bar = tqdm(total=args.steps, initial=step, desc="landmarks", disable=_quiet())
+    bar = tqdm(total=args.steps, initial=step, desc="landmarks", disable=quiet())
     try:
         while step < args.steps:
             for group in optimizer.param_groups:
@@ -259,7 +256,7 @@ def measure(net, images, landmarks, yaws):
     """Mean and median error in % of the distance between the outer corners of the eyes.
 
     The network sees the middle of each picture once, without a detector's or its own second crop.
-    In profile that distance shrinks to nothing, so 0.35 of the face's box is its least value.
+    For profiles see ``metrics.landmark_errors``.
     """
     net = net.eval()
     device = next(net.parameters()).device
@@ -271,10 +268,7 @@ def measure(net, images, landmarks, yaws):
         )
         found.append(net(x.to(device).permute(0, 3, 1, 2).float() / 255)[0].cpu())
     found = torch.cat(found).numpy() + edge
-    distance = np.linalg.norm(found - landmarks, axis=-1)
-    ocular = np.linalg.norm(landmarks[:, 36] - landmarks[:, 45], axis=-1)
-    box = np.ptp(landmarks, axis=1).max(-1)
-    error = 100 * distance / np.maximum(ocular, 0.35 * box)[:, None]
+    error = metrics.landmark_errors(found, landmarks)
     each, inner = error.mean(1), error[:, 17:].mean(1)
     result = {
         "photographs": len(each),

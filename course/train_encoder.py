@@ -25,7 +25,7 @@ from course.backbones import BACKBONES
 from course.camera import project
 from course.encoder import PARTS, FaceModel
 from course.facecode import FaceCode
-from course.files import DATA, atomic_path, write_text
+from course.files import DATA, atomic_path, quiet, write_text
 from course.flame import FLAME
 from course.losses import IDENTITY, IdentityNet
 
@@ -55,12 +55,16 @@ def add_arguments(parser):
                         help="stop after so many checks without a better one")  # fmt: skip
     parser.add_argument("--precision", choices=["auto", "full", "mixed"], default="auto",
                         help="mixed: half where it does no harm (auto: on GPUs)")  # fmt: skip
+    add_run_arguments(parser, WEIGHTS, "photographs, checkpoint and curves")
+
+
+def add_run_arguments(parser, output, kept):
+    """What every training on albums asks for; ``kept`` says what is in its folder."""
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
                         help="processes that make photographs")  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="of a process (0: PyTorch's choice)")
-    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
-                        help="photographs, checkpoint and curves")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder", help=kept)
+    parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--device", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
@@ -295,7 +299,7 @@ class Trainer:
         clock, recent = time.perf_counter() - self.seconds, []
         batches = Batches(self.batch, self.step)
         bar = tqdm(total=args.steps, initial=self.step, desc=f"encoder ({args.supervision})",
-                   disable=albums.quiet() or not world.chief)  # fmt: skip
+                   disable=quiet() or not world.chief)  # fmt: skip
         try:
             while self.step < args.steps and not self._given_up():
                 terms = self._one(batches())

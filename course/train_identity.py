@@ -6,10 +6,8 @@ one's other photograph in the batch.
 
 import copy
 import json
-import os
 import platform
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,9 +15,9 @@ from tqdm import tqdm
 
 from course import albums
 from course.facecode import resolve_device
-from course.files import DATA, atomic_path, write_text
+from course.files import atomic_path, quiet, write_text
 from course.losses import IDENTITY, IdentityNet, contrast
-from course.train_encoder import Batches, chosen, rate
+from course.train_encoder import Batches, add_run_arguments, chosen, rate
 
 CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
 
@@ -28,15 +26,7 @@ def add_arguments(parser):
     parser.add_argument("--photos", type=int, default=48_000, help="photographs, two a person")
     parser.add_argument("--steps", type=int, default=2_500)
     parser.add_argument("--batch", type=int, default=96, help="photographs a step")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
-                        help="processes that make photographs")  # fmt: skip
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
-                        help="photographs (the encoder's) and checkpoint")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=IDENTITY)
-    parser.add_argument("--device", default=None)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    add_run_arguments(parser, IDENTITY, "photographs (the encoder's) and checkpoint")
 
 
 def run(args):
@@ -104,7 +94,7 @@ def train(album, count, args):
 
     clock, losses = time.perf_counter() - seconds, []
     batches = Batches(make, step)
-    bar = tqdm(total=args.steps, initial=step, desc="identity", disable=albums.quiet())
+    bar = tqdm(total=args.steps, initial=step, desc="identity", disable=quiet())
     try:
         while step < args.steps:
             images, person = (part.to(device) for part in batches())

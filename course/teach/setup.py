@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import random
 import re
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from course.facecode import resolve_device
+from course.files import quiet  # noqa: F401 - notebooks ask setup
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,8 +75,3 @@ def device():
 def budget(cpu, gpu):
     """How much work a cell does: ``cpu`` on a CPU, ``gpu`` on a GPU."""
     return gpu if device().type == "cuda" else cpu
-
-
-def quiet():
-    """Progress bars are off in tests."""
-    return bool(os.environ.get("COURSE_QUIET") or os.environ.get("CI"))
