@@ -10,6 +10,7 @@ COMMANDS = {
     "doctor": ("course.doctor", "show what is installed, what is missing and how to get it"),
     "benchmark": ("course.benchmark", "time the rasterizers and the skinning on this machine"),
     "train": ("course.train", "train the networks that ship with the course"),
+    "experiment": ("course.experiments", "run the long version of a notebook's experiment"),
     "evaluate": ("course.evaluate", "measure an encoder on people that it has never seen"),
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),

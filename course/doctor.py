@@ -10,7 +10,7 @@ from dataclasses import dataclass
 PYTHON_OLDEST = (3, 11)
 NEEDED = ("torch", "numpy", "scipy", "numba", "matplotlib", "plotly", "ipywidgets",
           "opencv-python", "scikit-image", "pillow", "imageio", "trimesh", "rtree",
-          "tqdm")  # fmt: skip
+          "tqdm", "joblib")  # fmt: skip
 MEMORY_NEEDED = 3  # GB, for one reconstruction
 
 

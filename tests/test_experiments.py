@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from course import experiments
+from course.__main__ import main
+
+COLUMNS = {"kind": str, "error_mm": float, "good": bool}
+SCHEMA = COLUMNS | experiments.COMMON
+
+
+def one(setting, seed, marks):
+    """A run that leaves a mark, and fails where the folder says so."""
+    with (marks / f"{setting['kind']}-{seed}").open("a") as file:
+        file.write(".")
+    if (marks / "broken").exists() and seed == 1:
+        raise ValueError("the power went")
+    threads = torch.get_num_threads()
+    return [{"steps": k, "error_mm": seed + k / 10, "good": k > 0} for k in (0, threads)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_grid_goes_on_where_it_stopped(tmp_path, workers):
+    marks, before = tmp_path / "marks", torch.get_num_threads()
+    marks.mkdir()
+    grid = (one, [{"kind": "a"}, {"kind": "b"}], range(2), tmp_path / "runs")
+    how = {"workers": workers, "threads": 1, "options": {"marks": marks}}
+    (marks / "broken").touch()
+    with pytest.raises(ValueError, match="power"):
+        experiments.run_grid(*grid, **how)
+    (marks / "broken").unlink()
+    rows = experiments.run_grid(*grid, **how)
+    assert torch.get_num_threads() == before
+    assert len(rows) == 2 * 2 * 2
+    assert {r["machine"] for r in rows} == {experiments.machine(1)}
+    assert [(r["kind"], r["seed"], r["steps"]) for r in rows[:4]] == [
+        ("a", 0, 0), ("a", 0, 1), ("b", 0, 0), ("b", 0, 1)]  # fmt: skip
+    times = {p.name: len(p.read_text()) for p in marks.iterdir()}
+    if workers == 1:  # side by side, what else had begun when one failed is chance
+        assert times == {"a-0": 1, "b-0": 1, "a-1": 2, "b-1": 1}
+    assert experiments.run_grid(*grid, **how) == rows  # nothing is left to do
+    assert {p.name: len(p.read_text()) for p in marks.iterdir()} == times
+    elsewhere = {"options": {"marks": tmp_path}}  # other options are other runs
+    assert len(experiments.run_grid(*grid, **(how | elsewhere))) == len(rows)
+    assert (tmp_path / "a-0").exists()
+
+
+def test_a_csv_comes_back_as_it_was(tmp_path):
+    common = {"minutes": 0.5, "machine": "a, b", "steps": 3}
+    rows = [{"kind": "x, y", "error_mm": None, "good": True, "seed": 0} | common,
+            {"kind": "é", "error_mm": 1.25, "good": False, "seed": 1} | common]  # fmt: skip
+    path = experiments.write(tmp_path / "results" / "t.csv", rows, SCHEMA)
+    table = experiments.read_csv(path, SCHEMA)
+    assert list(table) == list(SCHEMA)
+    assert len(table) == 2
+    assert table["kind"].tolist() == ["x, y", "é"]
+    assert np.isnan(table["error_mm"][0])
+    assert table.where(seed=1, good=False)["error_mm"].tolist() == [1.25]
+    assert len(table.where(seed=7)) == 0
+    assert not list(path.parent.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": "0"}, {"steps": 1.5}, {"seed": True}, {"good": None}, {"other": 1}]
+)
+def test_rows_off_the_schema_are_refused(tmp_path, change):
+    row = {"kind": "a", "error_mm": 1, "good": True, "seed": 0, "steps": 1, "minutes": 0,
+           "machine": "m"}  # fmt: skip
+    path = experiments.write(tmp_path / "t.csv", [row], SCHEMA)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"[Cc]olumn"):
+        experiments.write(path, [row | change], SCHEMA)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("kind\na\n", "columns"), ("HEAD\n", "no rows"), ("HEAD\na,b\n", "length"),
+     ("HEAD\na,1,True,0,1,0,m\nb,1,yes,0,1,0,m\n", "good"),
+     ("HEAD\na,x,True,0,1,0,m\n", "error_mm")],
+)  # fmt: skip
+def test_other_files_are_refused(tmp_path, text, why):
+    path = tmp_path / "t.csv"
+    path.write_text(text.replace("HEAD", ",".join(SCHEMA)))
+    with pytest.raises(ValueError, match=why):
+        experiments.read_csv(path, SCHEMA)
+    with pytest.raises(FileNotFoundError, match="python -m course experiment none"):
+        experiments.read_csv(tmp_path / "none.csv", SCHEMA)
+
+
+@pytest.mark.parametrize("name", list(experiments.EXPERIMENTS))
+def test_experiments_have_their_commands_and_results(name, capsys):
+    """The committed CSV has the command's columns; COLUMNS hides none that all have."""
+    with pytest.raises(SystemExit, match="0"):
+        main(["experiment", name, "--help"])
+    assert "--workers" in capsys.readouterr().out
+    assert main(["experiment", name, "--workers", "0"]) == 2
+    if (experiments.RESULTS / f"{name}.csv").is_file():
+        table = experiments.read(name)
+        assert set(experiments.COMMON) <= set(table)
+        assert (table["minutes"] >= 0).all()
+        assert (table["seed"] >= 0).all()
