@@ -47,6 +47,7 @@ def run(args):
     try:
         cases, agreement = rasterizer_cases(args.sizes, args.repeats)
         skinning = skinning_cases(args.threads, 5 if args.quick else 41)
+        augmentation = augmentation_cases(args.repeats)
         threads = _threads()
     finally:
         torch.set_num_threads(before)
@@ -59,6 +60,7 @@ def run(args):
         "cases": cases,
         "agreement_with_pytorch3d": agreement,
         "skinning": skinning,
+        "augmentation": augmentation,
     }
     print(as_table(report))
     if args.json:
@@ -258,6 +260,23 @@ def skinning_cases(threads, repeats=41):
     return cases(threads, repeats)
 
 
+def augmentation_cases(repeats, count=32, size=224):
+    """[{name, ms}]: a batch of pictures through what course.gridmask has."""
+    from course import gridmask
+
+    images = torch.rand(count, 3, size, size)
+    generator = torch.Generator().manual_seed(0)
+    names = ("GridMask", "Cutout", "RandomErasing", "Mixup", "CutMix")
+    kinds = [getattr(gridmask, name)(probability=1.0) for name in names]
+    # in place, as training does: pages that are new to the process would be most of what is timed
+    calls = [lambda k=kind: k(images, generator, out=images) for kind in kinds]
+    calls.append(lambda: kinds[0](images, generator))
+    names = [*names, "GridMask, pictures kept"]
+    times = timed(calls, repeats)
+    return [{"name": f"{name}, {count} pictures of {size} px", "ms": ms}
+            for name, ms in zip(names, times, strict=True)]  # fmt: skip
+
+
 def as_table(report):
     """The report as text."""
     missing = "not installed"
@@ -283,4 +302,6 @@ def as_table(report):
         ratio = f" ({row['ratio']:.2f}×)" if row["ratio"] else ""
         ours = f"{row['ours_ms']:.1f}{ratio}"
         lines.append(f"{row['name']:66s}{theirs:>14s}{ours:>16s}")
+    for row in report.get("augmentation", ()):  # older files have none
+        lines.append(f"{row['name']:66s}{row['ms']:30.1f}")
     return "\n".join([*lines, "", report["note"]])

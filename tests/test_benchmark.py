@@ -34,6 +34,10 @@ def test_the_table_and_its_json(tmp_path, capsys, monkeypatch):
         assert (case["pytorch3d"] is None) == ("pytorch3d" not in available_backends())
     if "pytorch3d" not in available_backends():
         assert "not installed" in text
+    assert any(row["name"].startswith("GridMask, 32") for row in report["augmentation"])
+    assert "GridMask, 32" in text
+    del report["augmentation"]  # a file from before
+    assert "GridMask" not in benchmark.as_table(report)
 
 
 def test_bad_numbers():
