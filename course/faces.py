@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from course import faces_camera as camera
+from course import faces_covers as covers
 from course import faces_scene as scene
 from course.camera import fit_camera, perspective, to_ndc
 from course.facecode import FaceCode
@@ -29,10 +30,17 @@ HAIR_COLOURS = np.array([
 
 @dataclass
 class Variety:
-    """How wild the photographs are. ``plain()`` is a studio: for tests and for fitting's truth."""
+    """How wild the photographs are. ``plain()`` is a studio: for tests and for fitting's truth.
+
+    glasses, hands and masks are shares of the people; hair names styles of faces_scene (None: all).
+    """
 
     accessories: bool = True
     occluders: float = 0.33
+    glasses: float = 0.24
+    hands: float = 0.0
+    masks: float = 0.0
+    hair: tuple | None = None
     camera: bool = True
     expressive: float = 0.72
     max_yaw: float = 75.0
@@ -215,15 +223,16 @@ class Photographer:
         scalp = rest[f.masks["scalp"].numpy()] if "scalp" in f.masks else rest
         wide = np.abs(scalp[:, 0]).max()
         skull = (wide, scalp[:, 1].max() - 32, 90 * wide / 74, 32.0, -2.0)
-        style = scene.choose_style(rng)
+        style = scene.choose_style(rng, self.variety.hair)
         parts, lenses = [], None
         if style not in ("none", "painted"):
             parts += scene.hair_or_hat(rng, style, skull)
         dark = rng.random() < 0.3
-        if rng.random() < 0.24:
+        if rng.random() < self.variety.glasses:
             bridge = f.landmarks(f(code.shape), None)[0, 27].numpy() * 1000
             worn, lenses = scene.glasses(rng, joints[3:5], bridge, wide, dark)
             parts += worn
+        parts += self._cover(rng, code)
         shirt = scene.shirt(rng, joints[0])
         # hair and glasses go with the neck joint, the shirt half way with the root
         rotation, place = self._neck(code, joints)
@@ -238,6 +247,21 @@ class Photographer:
             lenses = ((lenses - joints[1]) @ rotation.T + place) / 1000, dark
         self._style = style
         return turned, lenses
+
+    def _cover(self, rng, code):
+        """A mask, a hand, both or nothing before the face, millimetres, not posed."""
+        v, f = self.variety, self.flame
+        masked = bool(v.masks) and rng.random() < v.masks
+        held = bool(v.hands) and rng.random() < v.hands
+        if not (masked or held):
+            return []
+        straight = code.pose.clone()
+        straight[:, :6] = 0
+        head = f(code.shape, code.expression, straight)
+        marks = f.landmarks(head, straight)[0].numpy() * 1000
+        points = head[0][~torch.from_numpy(self.mouth)].numpy() * 1000
+        parts = covers.surgical_mask(rng, points, marks) if masked else []
+        return parts + (covers.hand(rng, points, marks) if held else [])
 
     def _neck(self, code, joints):
         root = rodrigues(code.pose[:, :3])[0].numpy()
@@ -379,11 +403,11 @@ class Photographer:
         albedo = np.zeros((len(face), 3))
         albedo[head] = colour
         if (~head).any():
-            self._cloth(rng, kind, uv, hair, albedo, gloss, sharp)
+            self._cloth(rng, kind, uv, hair, skin, albedo, gloss, sharp)
         return albedo, gloss, sharp, skin
 
-    def _cloth(self, rng, kind, uv, hair, albedo, gloss, sharp):
-        """Colour hair, frames, hat and shirt."""
+    def _cloth(self, rng, kind, uv, hair, skin, albedo, gloss, sharp):
+        """Colour hair, frames, hat, shirt, hand and mask."""
         for material in np.unique(kind[kind > 0]):
             chosen = kind == material
             u, v = uv[chosen].T
@@ -397,6 +421,13 @@ class Photographer:
             elif material == scene.FRAME:
                 albedo[chosen] = _dye(rng) * 0.4 if rng.random() < 0.4 else rng.uniform(0.005, 0.05)
                 gloss[chosen], sharp[chosen] = 0.6, 40
+            elif material == scene.HAND:
+                albedo[chosen] = skin * np.exp(rng.normal() * 0.1)
+                gloss[chosen], sharp[chosen] = 0.06, 12
+            elif material == scene.MASK:
+                choices = ([0.45, 0.66, 0.8], [0.8, 0.82, 0.82], [0.03, 0.03, 0.035])
+                weave = 1 - 0.12 * (np.cos(v * 2 * np.pi * 4) > 0.85)  # the pleats' lines
+                albedo[chosen] = choices[rng.choice(3, p=(0.55, 0.3, 0.15))] * weave[:, None]
             else:
                 knit = self.noise[rng.integers(3)]
                 scale = rng.uniform(0.3, 3)
@@ -431,9 +462,9 @@ class Photographer:
             cosine = normal @ way
             soft = np.clip((cosine + wrap) / (1 + wrap), 0, None)
             # red light travels further under the skin
-            red = np.where(
-                kind == scene.SKIN, np.clip((cosine + wrap + 0.12) / (1.12 + wrap), 0, None), soft
-            )
+            flesh = (kind == scene.SKIN) | (kind == scene.HAND)
+            red = np.clip((cosine + wrap + 0.12) / (1.12 + wrap), 0, None)
+            red = np.where(flesh, red, soft)
             diffuse += np.stack([red, soft, soft], -1) * colour * seen[:, None]
             half = view + way
             half /= np.linalg.norm(half, axis=1, keepdims=True) + 1e-9

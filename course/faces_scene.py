@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SKIN, HAIR, FRAME, CLOTH, HAT = range(5)
+SKIN, HAIR, FRAME, CLOTH, HAT, HAND, MASK = range(7)
 COLUMNS, CAP_ROWS, FALL_ROWS = 128, 14, 14
 HAIR_STYLES = {
     "none": 0.06, "painted": 0.10, "short": 0.26, "fringe": 0.12, "long": 0.18, "long fringe": 0.08,
@@ -194,6 +194,8 @@ def shirt(rng, neck):
     return Part(points, grid(rows, columns), CLOTH, uv)
 
 
-def choose_style(rng):
-    names, weights = zip(*HAIR_STYLES.items(), strict=True)
+def choose_style(rng, among=None):
+    """A hair style, of all or of those named."""
+    styles = {k: v for k, v in HAIR_STYLES.items() if among is None or k in among}
+    names, weights = zip(*styles.items(), strict=True)
     return str(rng.choice(names, p=np.array(weights) / sum(weights)))

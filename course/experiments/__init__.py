@@ -29,7 +29,9 @@ from tqdm import tqdm
 from course.files import DATA, atomic_path, quiet, write_text
 
 # name: (module, one line of help)
-EXPERIMENTS = {}
+EXPERIMENTS = {
+    "gridmask": ("course.experiments.gridmask", "what hiding parts of pictures teaches an encoder"),
+}
 RESULTS = DATA / "results"
 RUNS = DATA.parent / "runs" / "experiments"
 
