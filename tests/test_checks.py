@@ -196,6 +196,15 @@ def test_difference(expected, got, words):
     assert checks.difference(expected, expected) is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinity_equals_infinity_only():
+    """Times of what never happens."""
+    a = np.array([1.0, np.inf])
+    assert checks.difference(a, a.copy()) is None
+    for other in ([1.0, 2.0], [1.0, -np.inf], [1.0, np.nan], [np.inf, np.inf]):
+        assert checks.difference(a, np.array(other)), other
+
+
 def test_small_errors_pass_and_nan_equals_nan():
     a = np.array([1.0, np.nan, 1e6])
     assert checks.difference(a, a * (1 + 1e-7)) is None

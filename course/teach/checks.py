@@ -166,7 +166,9 @@ def _array_difference(expected, got, tolerance):
         return None
     want, have = want.astype(np.float64), have.astype(np.float64)
     scale = np.maximum(np.abs(want), 1.0)
-    error = np.where(np.isnan(want) & np.isnan(have), 0, np.abs(want - have) / scale)
+    same = (want == have) | (np.isnan(want) & np.isnan(have))  # inf too
+    with np.errstate(invalid="ignore"):  # infinity from infinity
+        error = np.where(same, 0, np.abs(want - have) / scale)
     error = np.where(np.isnan(error), np.inf, error)
     if error.max() <= tolerance:
         return None
