@@ -100,3 +100,59 @@ def test_experiments_have_their_commands_and_results(name, capsys):
         assert set(experiments.COMMON) <= set(table)
         assert (table["minutes"] >= 0).all()
         assert (table["seed"] >= 0).all()
+
+
+# ------------------------------------------------------------------ optimizers
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The experiment on twelve pictures of noise."""
+    from course.experiments import optimizers
+
+    def noise(code, size):
+        g = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (len(code), 3, 32, 32), generator=g, dtype=torch.uint8)
+
+    smaller = {"HELD_OUT": 4, "FEW": 4, "BATCH": 4, "RATES": (1e18, 1e-3), "DECAYS": (0.1,)}
+    for name, value in (smaller | {"TURNS": 1, "draw": noise}).items():
+        monkeypatch.setattr(optimizers, name, value)
+    optimizers.Faces.load.cache_clear()
+    yield optimizers
+    optimizers.Faces.load.cache_clear()
+
+
+def test_optimizers_leave_their_table(tiny, tmp_path, capsys):
+    path = tmp_path / "optimizers.csv"
+    options = ["--seeds", "2", "--steps", "4", "--search", "2", "--every", "2", "--pictures", "12"]
+    command = ["experiment", "optimizers", *options, "--folder", str(tmp_path)]
+    command += ["--output", str(path)]
+    assert main(command) == 0
+    assert "Adam      best rate 0.001" in capsys.readouterr().out
+    table = experiments.read("optimizers", path)
+    assert set(table["part"]) == {"rates", "runs", "decay", "step", "update"}
+    wild = table.where(part="rates", rate=1e18, optimizer="SGD")
+    assert np.isnan(wild["error_mm"]).any()  # not finite any more, and said so
+    runs = table.where(part="runs", optimizer="Adam", seed=1)
+    assert runs["steps"].tolist() == [0, 2, 4]
+    assert (np.diff(runs["seconds"]) > 0).all()
+    assert set(table.where(part="runs")["seed"]).isdisjoint(table.where(part="rates")["seed"])
+    step = table.where(part="step", optimizer="torch Adam")["seconds"]
+    assert len(step) == 3
+    assert (step > table.where(part="update", optimizer="torch Adam")["seconds"]).all()
+    before = path.read_bytes()
+    assert main(command) == 0  # all is there: nothing is run again
+    assert path.read_bytes() == before
+    assert main([*command, "--pictures", "3"]) == 2
+
+
+def test_first_times():
+    from course.experiments.optimizers import first_times
+
+    table = experiments.Table(
+        optimizer=np.array(["SGD"] * 3 + ["Adam"] * 3),
+        seed=np.zeros(6, int),
+        steps=np.array([0, 5, 10] * 2),
+        error_mm=np.array([2.2, 2.0, 1.9, 2.2, np.nan, np.nan]),
+    )
+    assert first_times(table, 2.0) == {("SGD", 0): 5.0, ("Adam", 0): np.inf}

@@ -30,6 +30,7 @@ from course.files import DATA, atomic_path, quiet, write_text
 
 # name: (module, one line of help)
 EXPERIMENTS = {
+    "optimizers": ("course.experiments.optimizers", "SGD against Adam: steps, seconds, rates"),
     "gridmask": ("course.experiments.gridmask", "what hiding parts of pictures teaches an encoder"),
 }
 RESULTS = DATA / "results"
