@@ -61,7 +61,7 @@ COLUMNS = {
 
 def add_arguments(parser):
     parser.add_argument("--photos", type=int, default=8000, help="photographs in the album")
-    parser.add_argument("--steps", type=int, default=1000, help="steps of each run")
+    parser.add_argument("--steps", type=int, default=800, help="steps of each run")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--people", type=int, default=300, help="test photographs a condition")
 
@@ -73,7 +73,7 @@ def run(args):
     return 0
 
 
-def experiment(folder, seeds=SEEDS, steps=1000, photos=8000, people=300, batch=64,
+def experiment(folder, seeds=SEEDS, steps=800, photos=8000, people=300, batch=64,
                settings=SETTINGS, conditions=tuple(CONDITIONS), workers=1, threads=1):  # fmt: skip
     """Rows of COLUMNS for all settings and seeds. Photographs and runs are kept in ``folder``."""
     if photos < batch or steps < 1 or people < 1 or batch < 4:
