@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from course import experiments
 from course.__main__ import main
 
+ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = {"kind": str, "error_mm": float, "good": bool}
 SCHEMA = COLUMNS | experiments.COMMON
 
@@ -144,6 +147,36 @@ def test_optimizers_leave_their_table(tiny, tmp_path, capsys):
     assert main(command) == 0  # all is there: nothing is run again
     assert path.read_bytes() == before
     assert main([*command, "--pictures", "3"]) == 2
+
+
+def test_the_committed_race_is_whole():
+    """What notebook 05 shows was chosen and run as the command says."""
+    from course.experiments import optimizers
+
+    if not (experiments.RESULTS / "optimizers.csv").is_file():
+        pytest.skip("not run yet")
+    table = experiments.read("optimizers")
+    searched, runs = table.where(part="rates"), table.where(part="runs")
+    assert set(searched["rate"]) == set(optimizers.RATES)
+    assert set(searched["seed"]) == set(optimizers.SEARCH_SEEDS)
+    rows = [dict(zip(searched, row, strict=True)) for row in zip(*searched.values(), strict=True)]
+    best = optimizers.best_rates(rows)
+    assert set(best) == set(optimizers.OPTIMIZERS)
+    for name, rate in best.items():
+        mine = runs.where(optimizer=name)
+        assert set(mine["rate"]) == {rate}
+        assert set(mine["seed"]) == set(range(optimizers.SEEDS))
+    assert set(table.where(part="decay")["decay"]) == set(optimizers.DECAYS)
+    assert (table.where(part="step")["seconds"] > 0).all()
+
+
+@pytest.mark.parametrize("name", list(experiments.EXPERIMENTS))
+def test_notebooks_that_name_the_command_plot_its_results(name):
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text = path.read_text("utf-8")
+        if f"course experiment {name}" in text:
+            assert f'experiments.read(\\"{name}\\"' in text, path.name
+            assert (experiments.RESULTS / f"{name}.csv").is_file()
 
 
 def test_first_times():

@@ -105,8 +105,8 @@ def best_rates(rows):
         for row in rows:
             if row["optimizer"] == name and row["steps"] == last:
                 ends.setdefault(row["rate"], []).append(row["error_mm"])
-        means = {rate: np.mean([np.inf if e is None else e for e in errors])
-                 for rate, errors in ends.items()}  # fmt: skip
+        lost = {rate for rate, e in ends.items() if None in e or not np.isfinite(e).all()}
+        means = {rate: np.inf if rate in lost else np.mean(e) for rate, e in ends.items()}
         found[name] = min(means, key=means.get)
     return found
 
