@@ -27,7 +27,14 @@ CROP, CROP_SCALE = 112, 1.6  # pixels a side of what an encoder sees, side over 
 FIELDS = ("shape", "expression", "pose", "camera", "albedo", "light")
 # faces of about the same size in the middle: what is photographed is cropped around landmarks
 VARIETY = {"max_yaw": 60.0, "roll": 24.0, "zoom": (1.0, 1.1), "shift": 0.05}
-HELD_OUT_YAW = 50.0  # degrees: heads are judged up to here, and trained on further
+# the two kinds of photographs that encoders are judged on, and their sides in pixels: sharp ones
+# of people who look at the camera with nothing before the face, and whatever turns up
+KINDS = {
+    "portrait": (256, VARIETY | {"accessories": False, "occluders": 0.0, "camera": False,
+                                 "expressive": 0.5, "max_yaw": 30.0, "roll": 8.0,
+                                 "distance": (1.2, 2.5)}),
+    "wild": (SIZE, VARIETY | {"max_yaw": 50.0}),  # and trained on further
+}  # fmt: skip
 HELD_OUT_SEED = 7_000_011
 
 
@@ -134,14 +141,14 @@ def _make_shard(job):
     """Make one shard and write it, whole or not at all."""
     from course.faces import Photographer, Variety
 
-    path, seed, each, variety = job
+    path, seed, each, variety, size = job
     if path.is_file():  # another process was quicker
         return path
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     maker = _make_shard.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
     _make_shard.maker = maker
-    maker.variety = Variety(**variety)
+    maker.variety, maker.size = Variety(**variety), size
     arrays = take(maker, np.random.default_rng(seed), SHARD // each, each)
     with atomic_path(path.with_suffix(".npy")) as temporary:
         np.save(temporary, arrays.pop("images"))
@@ -150,17 +157,18 @@ def _make_shard(job):
     return path
 
 
-def make(folder, photos, each=2, seed=0, workers=1, variety=None):
+def make(folder, photos, each=2, seed=0, workers=1, variety=None, size=SIZE):
     """Make what an album of ``photos`` photographs lacks; returns the paths of its shards.
 
-    ``each`` photographs show the same person; ``variety`` are changes of ``faces.Variety``.
+    ``each`` photographs show the same person; ``variety`` are changes of ``faces.Variety``;
+    ``size`` is the photographs' side.
     Raises ValueError for fewer photographs than a person needs.
     """
     if photos < each or SHARD % each:
         raise ValueError(f"{photos} photographs cannot be made {each} a person.")
     folder = Path(folder)
     paths = [folder / f"{seed}-{k:05d}.npz" for k in range(math.ceil(photos / SHARD))]
-    jobs = [(p, [seed, k], each, variety or VARIETY)
+    jobs = [(p, [seed, k], each, variety or VARIETY, size)
             for k, p in enumerate(paths) if not p.is_file()]  # fmt: skip
     if jobs:
         bar = tqdm(total=len(jobs), desc=f"photographs ({folder.name})", disable=quiet())
@@ -205,6 +213,11 @@ class Album:
     def __len__(self):
         return len(self.code)
 
+    @property
+    def size(self):
+        """The photographs' side in pixels."""
+        return self.image(0).shape[0]
+
     def image(self, k):
         """Photograph number ``k``, (S, S, 3) uint8."""
         shard = int(np.searchsorted(self.starts, k, "right")) - 1
@@ -215,10 +228,11 @@ class Album:
         return crop_batch(self, chosen, flame, rngs, crops)
 
 
-def held_out(folder, people=1000, each=8, workers=1):
-    """The album that encoders are judged on: other people than any seed of training makes."""
-    variety = VARIETY | {"max_yaw": HELD_OUT_YAW}
-    paths = make(folder, people * each, each, HELD_OUT_SEED, workers, variety)
+def held_out(folder, kind="wild", people=1000, each=8, workers=1):
+    """The album of a kind that encoders are judged on: no seed of training makes its people."""
+    size, variety = KINDS[kind]
+    folder = Path(folder) / f"{kind}-{each}"
+    paths = make(folder, people * each, each, HELD_OUT_SEED + each, workers, variety, size)
     return Album(paths, people * each)
 
 
@@ -291,7 +305,7 @@ def crop_batch(album, chosen, flame, rngs=None, crops=None):
         gain = np.stack([np.exp(rng.normal(size=(3, 1, 1)) * 0.06) for rng in rngs])
         images = (images * torch.from_numpy(gain).float()).clamp(0, 1)
     matrices = np.stack(matrices)
-    code = seen_in(album.code[torch.as_tensor(chosen)], matrices, SIZE, flame)
+    code = seen_in(album.code[torch.as_tensor(chosen)], matrices, album.size, flame)
     points = album.points[chosen]
     flat = np.linalg.inv(matrices[:, :, :2])
     plane = np.einsum("nij,nkj->nki", flat, points[..., :2] - matrices[:, None, :, 2])

@@ -146,6 +146,7 @@ class PointVotes(LandmarkNet):
 
     points = 192  # the first 68 are the landmarks
     channels, cells_across, per_cell = 176, 7, 32
+    sharp = 3 * points + channels  # features before the coarse map
 
     def __init__(self):
         super().__init__()
@@ -212,9 +213,7 @@ BACKBONES = {
     # the only one that looks for something in particular; takes colours as they are
     "points": (
         lambda: {"votes": PointVotes()},
-        3 * PointVotes.points
-        + PointVotes.channels
-        + PointVotes.cells_across**2 * PointVotes.per_cell,
+        PointVotes.sharp + PointVotes.cells_across**2 * PointVotes.per_cell,
     ),
 }
 

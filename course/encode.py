@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from course.albums import CROP, CROP_SCALE, seen_in
+from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
+from course.fit import IMAGE_SIZE
 from course.photo import crop_around
 
 
@@ -90,3 +92,10 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     if len(sides) != 1:
         raise ValueError("All crops must be of one size.")
     return seen_in(code, np.stack(matrices)[:, :2], CROP, flame, out=sides.pop()), trust
+
+
+def first_guess(model, photos, detections, flame):
+    """(start, trust) for ``fit.fit`` of one person's photographs with ``photo.Detection``s."""
+    crops = [crop_around(d.points, IMAGE_SIZE) for d in detections]
+    code, trust = read_faces(model, photos, [d.points for d in detections], flame, crops)
+    return average_identity(code, trust), trust

@@ -32,6 +32,9 @@ BARS = {"identity": 0.55, "landmarks": 4.0, "refined": 0.45, "set": 0.75}
 
 def add_arguments(parser):
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--photos", choices=["both", *albums.KINDS], default="both",
+                        help="portrait: sharp, with nothing before the face, turned up to 30°; "
+                        "wild: small, blurred, half hidden, from near and far")  # fmt: skip
     parser.add_argument("--people", type=int, default=1000, help="people, one photograph each")
     parser.add_argument("--sets", type=int, default=200, help=f"people with {EACH} photographs")
     parser.add_argument(
@@ -50,15 +53,20 @@ def add_arguments(parser):
 
 def run(args):
     """Measure and print; exit code 0. Raises ValueError for impossible numbers."""
-    if args.people < 1 or not 0 <= max(args.sets, args.refine) <= args.people:
-        raise ValueError("--people must be at least one, and at least --sets and --refine")
+    if args.people < 1 or args.sets < 0 or not 0 <= args.refine <= args.people:
+        raise ValueError("--people must be at least one and at least --refine, --sets not negative")
     device = resolve_device(args.device)
     flame = FLAME.load(device=device)
     model = FaceModel.load(args.weights, flame, device)
-    album = albums.held_out(args.folder / "held-out", args.people, EACH, args.workers)
-    figures = evaluate(model, album, flame, args.people, args.sets, args.refine, args.workers)
-    for line in table(figures):
-        print(line)
+    figures = {}
+    for kind in albums.KINDS if args.photos == "both" else (args.photos,):
+        where = args.folder / "held-out", kind
+        single = albums.held_out(*where, args.people, 1, args.workers)
+        many = albums.held_out(*where, args.sets, EACH, args.workers) if args.sets else None
+        figures[kind] = evaluate(model, single, many, flame, args.refine, args.workers)
+        print(f"{kind} photographs")
+        for line in table(figures[kind]):
+            print(f"  {line}")
     if args.json:
         write_text(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
@@ -156,7 +164,7 @@ def landmark_errors(code, album, numbers, flame):
     """
     with torch.no_grad():
         vertices = flame(code.shape, code.expression, code.pose)
-        found = project(flame.landmarks(vertices, code.pose), code.camera, albums.SIZE)
+        found = project(flame.landmarks(vertices, code.pose), code.camera, album.size)
     return nme(found[..., :2].cpu().numpy(), album.landmarks[numbers])
 
 
@@ -165,11 +173,15 @@ def nme(found, truth):
     return metrics.landmark_errors(found, truth).mean(1)
 
 
-def evaluate(model, album, flame, people, sets, refine, workers=1):
-    """All figures as a dict; see ``table`` for what they mean."""
-    first = np.arange(people) * EACH
+def evaluate(model, album, many, flame, refine=0, workers=1):
+    """All figures as a dict; see ``table`` for what they mean.
+
+    ``album`` has one photograph a person, ``many`` (or None) EACH; ``refine`` people are fitted.
+    """
+    people = len(album)
+    first = np.arange(people)
     clock = time.perf_counter()
-    code, _, found = read(model, album, first, flame, "reading")
+    code, trust, found = read(model, album, first, flame, "reading")
     seconds = (time.perf_counter() - clock) / people
     truth = album.code[torch.as_tensor(first)].to(code.shape.device)
     zero = torch.zeros_like(truth.shape)
@@ -195,19 +207,19 @@ def evaluate(model, album, flame, people, sets, refine, workers=1):
                 "identity": _round(own[at, 0].mean() / mean[at, 0].mean()),
                 "landmarks": _round(marks[at].mean()),
             }
-    if sets:
-        figures |= _sets(model, album, flame, sets, own, workers)
+    if many is not None:
+        figures |= _sets(model, many, flame, workers)
     if refine:
-        figures |= _refined(album, flame, code, found, first[:refine], own, mean, workers)
+        figures |= _refined(album, flame, code, trust, found, first[:refine], own, mean, workers)
     return figures
 
 
-def _sets(model, album, flame, sets, own, workers):
+def _sets(model, album, flame, workers):
     """Errors of plain and confidence-weighted averages over 1, 2, 4 … photographs of a person."""
-    numbers = (np.arange(sets)[:, None] * EACH + np.arange(EACH)).reshape(-1)
+    sets, numbers = len(album) // EACH, np.arange(len(album))
     code, trust, _ = read(model, album, numbers, flame, f"{EACH} photographs")
-    truth = album.code.shape[torch.as_tensor(np.arange(sets) * EACH)]
-    place, single = torch.arange(len(numbers)) % EACH, own[:sets, 0].mean()
+    truth = album.code.shape[::EACH]
+    place, single = torch.arange(len(numbers)) % EACH, None
     result = {"sets": {"people": sets, "photographs": {}}}
     for count in (1, 2, 4, EACH):
         rows = place < count
@@ -219,13 +231,14 @@ def _sets(model, album, flame, sets, own, workers):
             kept = None if weights is None else {k: v[rows] for k, v in weights.items()}
             averaged = average_identity(code[rows], kept, groups).shape[::count]
             found = identity_errors(averaged, truth, workers, f"{count}, {name}")[:, 0].mean()
+            single = single or found  # the first is one photograph's
             errors[name] = {"mm": _round(found), "of the single photograph": _round(found / single)}
         result["sets"]["photographs"][str(count)] = errors
     result["set"] = min(e["of the single photograph"] for e in errors.values())
     return result
 
 
-def _refined(album, flame, code, found, numbers, own, mean, workers):
+def _refined(album, flame, code, trust, found, numbers, own, mean, workers):
     """Errors after fitting each picture, started from the encoder's codes."""
     from course.albums import seen_in
     from course.fit import fit
@@ -234,8 +247,10 @@ def _refined(album, flame, code, found, numbers, own, mean, workers):
     clock = time.perf_counter()
     for i, k in enumerate(tqdm(numbers, "refining", disable=quiet())):
         crop = crop_around(found[i].points, size)
-        start = seen_in(code[i], crop.matrix[None], albums.SIZE, flame, out=size)
-        result = fit([album.image(k)], [found[i]], flame, size, progress=False, start=start)
+        start = seen_in(code[i], crop.matrix[None], album.size, flame, out=size)
+        sure = None if trust is None else {name: c[i : i + 1] for name, c in trust.items()}
+        result = fit([album.image(k)], [found[i]], flame, size, progress=False, start=start,
+                     trust=sure)  # fmt: skip
         shapes.append(result.codes.shape)
         marks.append(result.landmarks[0])
     seconds = (time.perf_counter() - clock) / len(numbers)

@@ -5,7 +5,7 @@ identity (shape, albedo) is shared by all photographs of a person; each has its 
 pose, camera and light.
 """
 
-import os
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from course.camera import fit_camera, project
 from course.facecode import JAW, LEFT_EYE, RIGHT_EYE, ROOT, FaceCode
+from course.files import quiet
 from course.losses import LIDS, LIPS
 from course.photo import crop_around
 from course.render import Renderer, spherical_harmonics
@@ -27,11 +28,20 @@ LANDMARK_WEIGHTS[17:27] = 0.7  # brows are painted as much as grown
 UPPER, LOWER = (list(lids + lips) for lids, lips in zip(LIDS, LIPS, strict=True))
 GAP_WEIGHT = 0.5
 SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
+IMAGE_SIZE = 224  # pixels a side of the crops that are compared
 OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
 AMBIENT = 3.2  # band 0 of the light of a well-exposed photograph: shading 0.90
+# metres from the camera that a fit begins with, and how far others are, as a spread of logarithms
+FIRST_DISTANCE, DISTANCE_SPREAD, FAR = 0.9, 0.55, 1e3
+# of the stages that compare pixels
+WEIGHTS = {"pixels": 6.0, "landmarks": 45.0, "prior": 0.008, "albedo": 0.004}
+# the start has seen the same pixels that it is now compared with: it counts for more than its
+# confidence says (tried on other synthetic people than those that ``evaluate`` judges by)
+START_TRUST = 4.0
 STEPS = {"landmarks": 240, 56: 160, 112: 100, 224: 40}
+STEPS_FROM_START = {"landmarks": 60, 56: 120, 112: 100, 224: 40}
 RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
-         "light": 0.03}  # fmt: skip
+         "light": 0.03, "distance": 0.02}  # fmt: skip
 
 
 @dataclass
@@ -39,7 +49,9 @@ class FitResult:
     """What a fit found.
 
     codes      FaceCode of N faces, one a photo, shape and albedo the same in all
-    vertices   (N, V, 3) posed, metres
+    vertices   (N, V, 3) posed, metres · distance (N,) metres from the camera
+    seen       (N, V, 3) the vertices as the camera sees them from there, see ``perspective``: what
+               to draw with the weak perspective camera of the codes
     images     (N, 3, S, S) the crops · rendered (N, 3, S, S) · mask (N, 1, S, S) of compared pixels
     crops      the N crops · landmarks (N, 68, 2) the model's, in pixels of the original pictures
     losses     stage → list of values · seconds stage → float
@@ -47,6 +59,8 @@ class FitResult:
 
     codes: FaceCode
     vertices: torch.Tensor
+    distance: torch.Tensor
+    seen: torch.Tensor
     images: torch.Tensor
     rendered: torch.Tensor
     mask: torch.Tensor
@@ -56,14 +70,18 @@ class FitResult:
     seconds: dict = field(default_factory=dict)
 
 
-def fit(photos, detections, flame, image_size=224, backend="auto", steps=None, progress=True,
-        start=None):  # fmt: skip
+def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=None, progress=True,
+        start=None, trust=None):  # fmt: skip
     """Fit ``flame`` to photographs of one person.
 
     photos      list of (H, W, 3) uint8 · detections: one ``photo.Detection`` each
     image_size  side of the crops that are compared, pixels
     steps       overrides of STEPS, e.g. {"landmarks": 100, 224: 0}
-    start       a FaceCode to start from instead of the mean face
+    start       a FaceCode (N) to start from instead of the mean face, as seen in the crops
+                (``encode.read_faces``)
+    trust       {"shape": (N, S), "albedo": (N, T)}: how sure ``start`` is, as inverse variances.
+                Codes are then drawn to the start, not to the mean face: the prior ½Σ(α/σ)² becomes
+                ½Σ c (α − α₀)²
     Raises ValueError when there is nothing to fit.
     """
     if not photos or len(photos) != len(detections):
@@ -76,11 +94,15 @@ def fit(photos, detections, flame, image_size=224, backend="auto", steps=None, p
     sigma = np.stack(
         [d.sigma * image_size / c.side for c, d in zip(crops, detections, strict=True)]
     )
+    schedule = (STEPS if start is None else STEPS_FROM_START) | (steps or {})
+    # a start alone is drawn by its own camera, which is infinitely far, in the light that suits it
+    distance = FIRST_DISTANCE if any(schedule.values()) else FAR
     fitter = _Fitter(flame, images, torch.from_numpy(points).float().to(device),
-                     torch.from_numpy(sigma).float().to(device), backend, start)  # fmt: skip
-    schedule = STEPS | (steps or {})
-    quiet = not progress or bool(os.environ.get("COURSE_QUIET"))
-    with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet) as bar:
+                     torch.from_numpy(sigma).float().to(device), backend, distance, start,
+                     trust)  # fmt: skip
+    if start is not None and not any(schedule.values()):
+        fitter.solve_light(112)
+    with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet() or not progress) as bar:
         for stage, count in schedule.items():
             if stage == "landmarks":
                 fitter.landmark_stage(count, bar)
@@ -102,7 +124,7 @@ def compared_faces(flame):
 
 
 class _Fitter:
-    def __init__(self, flame, images, points, sigma, backend, start):
+    def __init__(self, flame, images, points, sigma, backend, distance, start=None, trust=None):
         self.flame, self.images, self.points, self.backend = flame, images, points, backend
         self.size = images.shape[-1]
         weights = LANDMARK_WEIGHTS.to(points) / (SIGMA_FLOOR * self.size + sigma)
@@ -111,7 +133,11 @@ class _Fitter:
         self._tone_known = start is not None
         n = len(images)
         code = FaceCode.zeros(flame, n) if start is None else start.clone()
-        code.pose[:, ROOT], code.camera = _first_pose(flame, points, self.size)
+        guess = code.clone()
+        guess.pose[:, ROOT], guess.camera = _first_pose(flame, points, self.size)
+        # a start may be a poor one: then the landmarks alone know better how the head is turned
+        poor = self._misses(guess) < 0.7 * self._misses(code)
+        code.pose[poor], code.camera[poor] = guess.pose[poor], guess.camera[poor]
         # one row for what all photographs share
         self.free = {
             "shape": code.shape.mean(0, keepdim=True),
@@ -120,15 +146,32 @@ class _Fitter:
             "pose": code.pose,
             "camera": code.camera,
             "light": code.light,
+            "distance": code.camera.new_full((n, 1), distance).log(),
         }
+        # the prior: where codes are drawn to, and how strongly
+        self.centre, self.strength = {}, {}
+        for name in ("shape", "albedo"):
+            value = self.free[name].detach().clone()
+            known = trust is not None and name in trust
+            self.centre[name] = value if known else 0 * value
+            self.strength[name] = 1 + 0 * value
+            if known:
+                self.strength[name] = START_TRUST * trust[name].mean(0, keepdim=True)
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
         self.vertex_albedo = _VertexAlbedo(flame)
         self.compared = compared_faces(flame)
 
+    @torch.no_grad()
+    def _misses(self, code):
+        """Mean distance (N,) of a head's landmarks from the detected ones, pixels."""
+        vertices = self.flame(code.shape, code.expression, code.pose)
+        marks = project(self.flame.landmarks(vertices, code.pose), code.camera, self.size)
+        return (marks[..., :2] - self.points).norm(dim=-1).mean(1)
+
     def code(self):
         n = len(self.images)
         shared = {k: self.free[k].expand(n, -1) for k in ("shape", "albedo")}
-        return FaceCode(**(self.free | shared))
+        return FaceCode(**({k: v for k, v in self.free.items() if k != "distance"} | shared))
 
     def _adam(self, names, scale=1.0):
         return torch.optim.Adam(
@@ -136,9 +179,10 @@ class _Fitter:
         )
 
     def _head(self):
+        """Vertices as the camera sees them, and the pose."""
         pose = self._pose()
         vertices = self.flame(self.code().shape, self.free["expression"], pose)
-        return vertices, pose
+        return perspective(vertices, self.free["distance"].exp()), pose
 
     def _pose(self):
         """Root, jaw pitch and one gaze for both eyes; the neck cannot be told from the root."""
@@ -158,17 +202,22 @@ class _Fitter:
     def _prior(self):
         """½Σ² of unit-variance codes (Gaussian prior), jaw and gaze kept near rest."""
         free, pose = self.free, self.free["pose"]
-        prior = free["shape"].square().sum() * len(self.images)
+        prior = self._away("shape") * len(self.images)
         # most photographs show mild expressions: what both could explain is the person
         prior = prior + 3 * free["expression"].square().sum()
         backwards = free["expression"].clamp_max(0)[:, self.flame.expression_one_way]
         prior = prior + 30 * backwards.square().sum()
+        away = (free["distance"] - math.log(FIRST_DISTANCE)) / DISTANCE_SPREAD
+        prior = prior + away.square().sum()
         prior = prior + 20 * pose[:, JAW][:, 1:].square().sum()
         gaze = pose[:, LEFT_EYE].square().sum() + pose[:, RIGHT_EYE].square().sum()
         return 0.5 * (prior + 2 * gaze) / len(self.images)
 
+    def _away(self, name):
+        return (self.strength[name] * (self.free[name] - self.centre[name]).square()).sum()
+
     def landmark_stage(self, count, bar):
-        names = ("shape", "expression", "pose", "camera")
+        names = ("shape", "expression", "pose", "camera", "distance")
         optimizer, history = self._adam(names), []
         for step in range(count):
             for group in optimizer.param_groups:
@@ -202,13 +251,13 @@ class _Fitter:
                 square + OUTLIER**2
             )  # Geman and McClure: hidden pixels lose their say
             photometric = (robust * mask).sum() / mask.sum().clamp_min(1)
-            albedo, light = self.free["albedo"], self.free["light"]
+            light = self.free["light"]
             colour = light - light.mean(-1, keepdim=True)  # lamps are nearly white
             loss = (
-                6.0 * photometric
-                + 45 * self._landmark_loss(vertices, pose)
-                + 0.008 * self._prior()
-                + 0.004 * albedo.square().sum()
+                WEIGHTS["pixels"] * photometric
+                + WEIGHTS["landmarks"] * self._landmark_loss(vertices, pose)
+                + WEIGHTS["prior"] * self._prior()
+                + WEIGHTS["albedo"] * self._away("albedo")
                 + 2.0 * colour.square().sum() / len(images)
                 + 0.02 * (light[:, :1] - AMBIENT).square().mean()
                 + 0.02 * light[:, 4:].square().sum() / len(images)
@@ -217,6 +266,12 @@ class _Fitter:
             history.append(photometric.item())
             bar.update()
         self.losses[f"pixels {size}"] = history
+
+    @torch.no_grad()
+    def solve_light(self, size):
+        """The light that explains the photographs best, given all the rest."""
+        images = torch.nn.functional.interpolate(self.images, (size, size), mode="area")
+        self._solve_light(Renderer(self.flame, size, self.backend), images)
 
     def _draw(self, renderer, vertices):
         colours = self.vertex_albedo(self.free["albedo"]).expand(len(vertices), -1, -1)
@@ -270,16 +325,25 @@ class _Fitter:
 
     @torch.no_grad()
     def result(self, crops):
-        vertices, pose = self._head()
-        code = self.code().detach().replace(pose=pose)
-        code = code.clone()
-        marks = project(self.flame.landmarks(vertices, pose), code.camera, self.size)[..., :2]
-        drawn = Renderer(self.flame, self.size, self.backend).render(code)
+        seen, pose = self._head()
+        code = self.code().detach().replace(pose=pose).clone()
+        vertices = self.flame(code.shape, code.expression, pose)
+        marks = project(self.flame.landmarks(seen, pose), code.camera, self.size)[..., :2]
+        renderer = Renderer(self.flame, self.size, self.backend)
+        drawn = renderer(seen, code.camera, self.flame.albedo(code.albedo), code.light)
         original = np.stack(
             [c.to_photo(m) for c, m in zip(crops, marks.cpu().numpy(), strict=True)]
         )
-        return FitResult(code, vertices, self.images, drawn.image, self._mask(drawn), crops,
-                         original, self.losses, self.seconds)  # fmt: skip
+        distance = self.free["distance"].detach().exp()[:, 0]
+        return FitResult(code, vertices, distance, seen, self.images, drawn.image,
+                         self._mask(drawn), crops, original, self.losses, self.seconds)  # fmt: skip
+
+
+def perspective(vertices, distance):
+    """Vertices (N, V, 3) moved to where a pinhole at ``distance`` (N, 1) metres sees them, for a
+    weak perspective camera: x, y ↦ x, y · d / (d − z); depth stays."""
+    grow = distance[:, :, None] / (distance[:, :, None] - vertices[..., 2:]).clamp_min(0.05)
+    return torch.cat([vertices[..., :2] * grow, vertices[..., 2:]], -1)
 
 
 def _step(optimizer, loss):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course.backbones import _conv
+from course.backbones import PointVotes
 from course.files import DATA, atomic_path
 
 IDENTITY = DATA / "identity.pt"
@@ -188,29 +188,22 @@ def feature_consistency(features, again):
 
 
 class IdentityNet(nn.Module):
-    """Who is it? Upright crops (N, 3, ≥64, ≥64) in 0…1 → unit vectors (N, 128).
+    """Who is it? Upright crops (N, 3, ≥64, ≥64) in 0…1 → unit vectors (N, 94).
 
-    Two pictures of one person point the same way. Trained on synthetic people (``python -m course
-    train identity``) with the normalised-temperature cross entropy of Chen et al. 2020, in which a
-    person's other photograph has to be found among the batch's.
+    Two pictures of one person point the same way. It sees as the ``points`` backbone does and
+    begins as the best linear map from there to a person's shape and albedo; trained on synthetic
+    people (``python -m course train identity``) with the normalised-temperature cross entropy of
+    Chen et al. 2020: a person's other photograph has to be found among the batch's.
     """
 
-    def __init__(self, widths=(32, 64, 128, 192, 256), size=128):
+    def __init__(self, size=94):
         super().__init__()
-        stages, inputs = [], 3
-        for width in widths:
-            for stride in (2, 1):
-                if stride == 1 and width == widths[0]:
-                    continue  # the finest map is the most expensive one
-                stages.append(nn.Sequential(_conv(inputs, width, 3, stride),
-                                            nn.BatchNorm2d(width), nn.ReLU()))  # fmt: skip
-                inputs = width
-        self.stages = nn.Sequential(*stages)
-        self.project = nn.Linear(inputs, size)
+        self.votes = PointVotes()
+        self.project = nn.Linear(self.votes.sharp, size)
 
     def forward(self, images):
-        x = F.interpolate(images, (96, 96), mode="bilinear", antialias=images.shape[-1] > 96)
-        return F.normalize(self.project(self.stages((x - 0.5) * 4).mean((2, 3))), dim=1)
+        x = F.interpolate(images, (112, 112), mode="bilinear", antialias=images.shape[-1] > 112)
+        return F.normalize(self.project(self.votes(x)[:, : self.votes.sharp, 0, 0]), dim=1)
 
     def save(self, path=IDENTITY):
         """Write the weights in half precision, whole or not at all."""
@@ -223,7 +216,7 @@ class IdentityNet(nn.Module):
         """The trained network, frozen. Raises FileNotFoundError or ValueError in a sentence."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            net = cls()
+            net = cls(len(state["project.bias"]))
             net.load_state_dict(state)
         except FileNotFoundError:
             raise FileNotFoundError(

@@ -14,11 +14,14 @@ from PIL import Image, ImageDraw
 from scipy.io import savemat
 
 from course import export, fit, metrics, photo, texture
+from course.encode import first_guess
+from course.encoder import FaceModel
 from course.facecode import ROOT, resolve_device
 from course.files import write_text
 from course.flame import FLAME, yaw_pose
 from course.rasterize import BACKENDS
 from course.render import Renderer
+from course.train_encoder import WEIGHTS
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".heic", ".avif"}
 PANEL = 448  # pixels a side of the panels in _vis.png
@@ -44,6 +47,19 @@ def add_arguments(parser):
                         help="which face of a picture, counted from the largest")  # fmt: skip
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="weights that the start is read with (default: those that ship)",
+    )
+    parser.add_argument("--no-encoder", action="store_true", help="start from the mean face")
+    parser.add_argument(
+        "--no-refine",
+        action="store_true",
+        help="what the encoder reads, without fitting: fast, less exact",
+    )
     for name, default, text in (
         ("saveObj", True, "mesh as .obj and .glb with texture"),
         ("saveKpt", True, "landmarks as text"),
@@ -62,6 +78,7 @@ def run(args):
     device = resolve_device(args.device)
     flame = FLAME.load(device=device)
     Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
+    model = load_encoder(args, flame)
     jobs = collect(args.inputpath)
     loaded, failed = [], 0
     for name, source in jobs:
@@ -80,7 +97,7 @@ def run(args):
     groups = [loaded] if args.same_person and loaded else [[item] for item in loaded]
     for group in groups:
         _, images, detections = zip(*group, strict=True)
-        result = fit.fit(list(images), list(detections), flame, backend=args.rasterizer_type)
+        result = explain(list(images), list(detections), flame, model, args)
         clock = time.perf_counter()
         colours, _ = texture.sample(result, flame)
         result.seconds["texture"] = time.perf_counter() - clock
@@ -88,6 +105,39 @@ def run(args):
         for n, (name, image, found) in enumerate(group):
             save(args, name, flame, result, n, image, found, colours)
     return 2 if failed else 0
+
+
+def load_encoder(args, flame):
+    """The encoder that gives the start, or None: a head that it was not made for has none.
+
+    Raises ValueError or FileNotFoundError in a sentence when one is needed or was asked for.
+    """
+    if args.no_encoder:
+        if args.no_refine or args.encoder:
+            raise ValueError("--no-encoder leaves nothing to do for --no-refine and --encoder.")
+        return None
+    try:
+        return FaceModel.load(args.encoder or WEIGHTS, flame, flame.v_template.device)
+    except (ValueError, FileNotFoundError) as error:
+        if args.encoder or args.no_refine:
+            raise
+        print(f"starting from the mean face: {error}")
+        return None
+
+
+def explain(images, detections, flame, model, args):
+    """FitResult of one person's photographs, as the arguments want it."""
+    if model is None:
+        return fit.fit(images, detections, flame, backend=args.rasterizer_type)
+    clock = time.perf_counter()
+    start, trust = first_guess(model, images, detections, flame)
+    seconds = time.perf_counter() - clock
+    steps = dict.fromkeys(fit.STEPS_FROM_START, 0) if args.no_refine else None
+    result = fit.fit(images, detections, flame, backend=args.rasterizer_type, steps=steps,
+                     start=start, trust=trust)  # fmt: skip
+    spent = {k: v for k, v in result.seconds.items() if not args.no_refine}
+    result.seconds = {"encoder": seconds} | spent
+    return result
 
 
 def collect(paths):
@@ -212,7 +262,7 @@ def draw_panels(flame, result, n, image, found, colours, backend="auto"):
     renderer = Renderer(flame, 2 * PANEL, backend)
     camera = _camera_in(crop, result.crops[n], code.camera)
     texture_, light = colours[None], code.light
-    vertices = result.vertices[n : n + 1]
+    vertices = result.seen[n : n + 1]
     backdrop = F.interpolate(crop.apply(image)[None].to(vertices), scale_factor=2, mode="bicubic")
     overlay = renderer(vertices, camera, None, _studio(vertices), background=backdrop)
     mix = 0.80 * overlay.mask

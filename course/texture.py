@@ -39,9 +39,9 @@ def sample(result, flame, resolution=512):
     covered = face >= 0
     corners = flame.faces[face.clamp_min(0)]
     size = result.images.shape[-1]
-    pixels = project(result.vertices, result.codes.camera, size)
-    normals = vertex_normals(result.vertices, flame.faces)
-    depth = Renderer(flame, size).render(result.codes).depth[:, 0]
+    pixels = project(result.seen, result.codes.camera, size)
+    normals = vertex_normals(result.seen, flame.faces)
+    depth = Renderer(flame, size)(result.seen, result.codes.camera).depth[:, 0]
     skin = _skin_texels(flame, corners, weights) & covered
     total = torch.zeros(3, resolution, resolution, device=face.device)
     weight_sum = torch.zeros(resolution, resolution, device=face.device)

@@ -38,6 +38,12 @@ CURVE = 10  # steps that a point of the curves is the mean of
 
 def add_arguments(parser):
     parser.add_argument("--photos", type=int, default=48_000, help="training photographs")
+    parser.add_argument(
+        "--portraits",
+        type=int,
+        default=0,
+        help=f"photographs of the clear kind beside them, by {albums.SHARD}",
+    )
     parser.add_argument("--steps", type=int, default=7_000)
     parser.add_argument("--batch", type=int, default=64, help="photographs a step, all processes")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="points")
@@ -109,10 +115,21 @@ def load_albums(args, world):
     if args.photos - _set_aside(args.photos) < args.batch:
         raise ValueError(f"{args.photos} photographs are too few for steps of {args.batch}.")
     if world.chief:
-        albums.make(args.folder / "train", args.photos, 2, args.seed, args.workers)
+        _make_albums(args, args.workers)
     world.wait()
-    paths = albums.make(args.folder / "train", args.photos, 2, args.seed)
-    return albums.Album(paths, args.photos), own
+    paths = _make_albums(args, 1)
+    clear = len(paths) - math.ceil(args.photos / albums.SHARD)
+    return albums.Album(paths, clear * albums.SHARD + args.photos), own
+
+
+def _make_albums(args, workers):
+    """The shards' paths: portraits first, so that the last, which judge, are of the usual kind."""
+    paths = []
+    if args.portraits:
+        variety = albums.KINDS["portrait"][1]
+        paths = albums.make(args.folder / "portraits", args.portraits, 2, args.seed, workers,
+                            variety)  # fmt: skip
+    return paths + albums.make(args.folder / "train", args.photos, 2, args.seed, workers)
 
 
 def _set_aside(photos):
@@ -373,7 +390,8 @@ class Trainer:
     def _kind(self):
         a = self.args
         return {"steps": a.steps, "batch": a.batch, "backbone": self.model.config["backbone"],
-                "supervision": a.supervision, "seed": a.seed, "photos": a.photos}  # fmt: skip
+                "supervision": a.supervision, "seed": a.seed, "photos": a.photos,
+                "portraits": a.portraits}  # fmt: skip
 
     def save(self):
         """The checkpoint and the curves, each whole or not at all; by one process."""
@@ -415,7 +433,9 @@ class Trainer:
         a = self.args
         report = {
             "command": f"python -m course train encoder --photos {a.photos} --steps {a.steps} "
-            f"--batch {a.batch} --supervision {a.supervision} --seed {a.seed}",
+            f"--batch {a.batch} --supervision {a.supervision} --seed {a.seed} --rate {a.rate:g}"
+            + (f" --portraits {a.portraits}" if a.portraits else "")
+            + (f" --begin {a.begin}" if a.begin else ""),
             "settings": self._kind(),
             "steps": self.step,
             "minutes": round(self.seconds / 60, 1),
@@ -430,37 +450,48 @@ class Trainer:
 
 
 @torch.no_grad()
-def begin_linear(model, batch):
-    """Let a model with the points backbone begin as the best linear map from points to codes.
+def linear_map(x, target):
+    """Weight (D, C) and bias (D,) of the best linear map from x (n, C) to targets (n, D).
 
-    W = (XᵀX/n + λI)⁻¹ XᵀT/n, from what the network now sees (X: points and what the whole picture
-    looks like) to the true codes T of a Batch; λ is chosen on a sixth of it. Each row of W becomes
-    two hidden units, w·x = relu(w·x + b) − relu(−w·x − b); the other units are left to learn.
+    W = (XᵀX/n + λI)⁻¹ XᵀT/n of centred X and T; λ is chosen on the last sixth.
     """
-    votes, head = model.encoder.votes, model.reconstructor
-    model.eval()
-    used = 3 * votes.points + votes.channels  # not the coarse map, whose BatchNorm is new
-    x = torch.cat([model.features(part)[:, :used] for part in batch.images.split(60)]).double()
-    parts = {p: getattr(batch.code, p).flatten(1) for p in PARTS}
-    parts["pose"] = parts["pose"][:, head.pose_columns]
-    target = ((torch.cat([parts[p] for p in PARTS], 1) - head.start) / head.scale).double()
+    x, target = x.double(), target.double()
     learn = len(x) - len(x) // 6
     middle, offset = x[:learn].mean(0), target[:learn].mean(0)
     x, y = x - middle, target - offset
     gram, cross = x[:learn].T @ x[:learn] / learn, x[:learn].T @ y[:learn] / learn
     best = math.inf
     for strength in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
-        map_ = torch.linalg.solve(gram + strength * torch.eye(used).to(gram), cross)
+        map_ = torch.linalg.solve(gram + strength * torch.eye(len(gram)).to(gram), cross)
         error = (x[learn:] @ map_ - y[learn:]).square().mean().item()
         if error < best:
             best, rows = error, map_.T
+    return rows, offset - rows @ middle
+
+
+@torch.no_grad()
+def begin_linear(model, batch):
+    """Let a model with the points backbone begin as the best linear map from points to codes.
+
+    From what the network now sees (points and what the whole picture looks like) to the true codes
+    of a Batch. Each row w, b of the map becomes two hidden units, w·x + b = relu(w·x + b) −
+    relu(−w·x − b); the other units are left to learn.
+    """
+    votes, head = model.encoder.votes, model.reconstructor
+    model.eval()
+    used = votes.sharp  # not the coarse map, whose BatchNorm is new
+    x = torch.cat([model.features(part)[:, :used] for part in batch.images.split(60)])
+    parts = {p: getattr(batch.code, p).flatten(1) for p in PARTS}
+    parts["pose"] = parts["pose"][:, head.pose_columns]
+    target = (torch.cat([parts[p] for p in PARTS], 1) - head.start) / head.scale
+    rows, bias = linear_map(x, target)
     first, _, last = head.layers
     count = min(len(rows), first.out_features // 3)  # shape comes first
     first.weight[: 2 * count] = 0
     for sign, place in ((1, 0), (-1, 1)):
         units = torch.arange(count) * 2 + place
         first.weight[units, :used] = sign * rows[:count].to(first.weight)
-        first.bias[units] = sign * (offset[:count] - rows[:count] @ middle).to(first.bias)
+        first.bias[units] = sign * bias[:count].to(first.bias)
         last.weight[torch.arange(count), units] = float(sign)
     model.train()
 

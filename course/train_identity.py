@@ -1,31 +1,37 @@
 """``python -m course train identity``: the network that the identity loss asks who somebody is.
 
-It sees two photographs each of many synthetic people (the encoder's album) and has to find each
-one's other photograph in the batch.
+It begins with what a trained encoder sees, sees two photographs each of many synthetic people (the
+encoder's album) and has to find each one's other photograph in the batch.
 """
 
 import copy
 import json
 import platform
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from course import albums
+from course.encoder import FaceModel
 from course.facecode import resolve_device
 from course.files import atomic_path, quiet, write_text
 from course.losses import IDENTITY, IdentityNet, contrast
-from course.train_encoder import Batches, add_run_arguments, chosen, rate
+from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, linear_map, rate
 
 CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
+BEGUN = 6000  # photographs that the first, linear map is made from
 
 
 def add_arguments(parser):
     parser.add_argument("--photos", type=int, default=48_000, help="photographs, two a person")
-    parser.add_argument("--steps", type=int, default=2_500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=96, help="photographs a step")
+    parser.add_argument("--rate", type=float, default=3e-4, help="highest learning rate")
+    parser.add_argument("--begin", type=Path, default=WEIGHTS, metavar="FILE",
+                        help="encoder with the points backbone to start from")  # fmt: skip
     add_run_arguments(parser, IDENTITY, "photographs (the encoder's) and checkpoint")
 
 
@@ -60,15 +66,41 @@ def crops(album, numbers, rngs=None):
     return torch.stack(found)
 
 
+@torch.no_grad()
+def begin(album, count, encoder):
+    """An IdentityNet with an encoder's eyes and the best linear map from there to identity codes.
+
+    Made from the first ``count`` photographs at most. Raises ValueError for another backbone.
+    """
+    model = FaceModel.load(encoder, device="cpu")
+    if model.config["backbone"] != "points":
+        raise ValueError(f"{encoder} has the backbone {model.config['backbone']}; the identity "
+                         "network begins with an encoder whose backbone is points.")  # fmt: skip
+    numbers = np.arange(min(count, BEGUN))
+    truth = torch.cat([album.code.shape, album.code.albedo], 1)[numbers]
+    net = IdentityNet(truth.shape[1]).eval()
+    net.votes.load_state_dict(model.encoder.votes.state_dict())
+    parts = np.array_split(numbers, max(1, len(numbers) // 60))
+    bar = tqdm(parts, "looking", disable=quiet())
+    features = torch.cat([net.votes(crops(album, part))[:, : net.votes.sharp, 0, 0]
+                          for part in bar])  # fmt: skip
+    weight, bias = linear_map(features, truth)
+    net.project.weight.copy_(weight)
+    net.project.bias.copy_(bias)
+    return net
+
+
 def train(album, count, args):
-    """Train on the first ``count`` photographs, from scratch or the checkpoint; the report."""
+    """Train on the first ``count`` photographs, from an encoder or the checkpoint; the report."""
     from course.train import _follow
 
     device = resolve_device(args.device)
     torch.manual_seed(args.seed)
-    net = IdentityNet().to(device, memory_format=torch.channels_last)
+    net = begin(album, count, args.begin)
+    net.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(net).eval()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.02)
+    first = judge(average, album, count, device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=0.02)
     path, step, seconds = args.folder / "identity-checkpoint.pt", 0, 0.0
     if path.is_file() and args.resume:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -99,7 +131,7 @@ def train(album, count, args):
         while step < args.steps:
             images, person = (part.to(device) for part in batches())
             for group in optimizer.param_groups:
-                group["lr"] = rate(2e-3, step, args.steps)
+                group["lr"] = rate(args.rate, step, args.steps)
             net.train()
             loss = contrast(net(images), person)
             optimizer.zero_grad(set_to_none=True)
@@ -129,6 +161,7 @@ def train(album, count, args):
         f"{device.type}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "loss": round(float(np.mean(losses)), 4) if losses else None,
+        "begun with": first,
         "checks": judge(average, album, count, device),
     }
 

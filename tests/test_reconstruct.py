@@ -4,19 +4,26 @@ import socket
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 import trimesh
 from scipy.io import loadmat
 from skimage.data import astronaut
 
 from course import fit
 from course.__main__ import main
+from course.encoder import FaceModel
 from course.facecode import FaceCode
+
+
+def few(patch):
+    for name in ("STEPS", "STEPS_FROM_START"):
+        patch.setattr(fit, name, {"landmarks": 40, 56: 15, 112: 0, 224: 0})
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Fewer steps, and no network."""
-    monkeypatch.setattr(fit, "STEPS", {"landmarks": 40, 56: 15, 112: 0, 224: 0})
+    few(monkeypatch)
 
     def offline(*_, **__):
         raise OSError("unreachable")
@@ -29,7 +36,7 @@ def made(tmp_path_factory):
     """The sample photograph with every file that can be saved."""
     folder = tmp_path_factory.mktemp("out")
     patch = pytest.MonkeyPatch()
-    patch.setattr(fit, "STEPS", {"landmarks": 40, 56: 15, 112: 0, 224: 0})
+    few(patch)
     flags = [f"--save{name}" for name in ("Obj", "Kpt", "Depth", "Mat", "Images", "Vis")]
     assert main(["reconstruct", "-s", str(folder), "--device", "cpu", *flags]) == 0
     patch.undo()
@@ -165,3 +172,40 @@ def test_a_failure_half_way_leaves_the_old_folder(tmp_path, monkeypatch):
         main(["reconstruct", "-i", str(source), "-s", str(out), "--saveVis", "false"])
     assert {p.name: p.read_bytes() for p in (out / "me").iterdir()} == before
     assert [p.name for p in out.iterdir()] == ["me"]
+
+
+# ------------------------------------------------------------------ the encoder
+
+
+def codes(folder):
+    return FaceCode.load(folder / "astronaut" / "code.json")
+
+
+def test_the_encoder_alone_and_as_a_start(flame, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = FaceModel(flame, "small")
+    with torch.no_grad():
+        model.reconstructor.layers[2].bias[:3] = torch.tensor([1.5, -1.0, 0.5])
+    model.save(tmp_path / "encoder.pt")
+    command = ["reconstruct", "--saveVis", "false", "--saveObj", "false", "--device", "cpu", "-s"]
+    given = ["--encoder", str(tmp_path / "encoder.pt")]
+    assert main([*command, str(tmp_path / "a"), *given, "--no-refine"]) == 0
+    alone = codes(tmp_path / "a")
+    assert torch.allclose(alone.shape[0, :3], torch.tensor([1.5, -1.0, 0.5]), atol=0.2)
+    assert "encoder " in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "b"), *given]) == 0
+    assert not torch.allclose(codes(tmp_path / "b").shape, alone.shape)
+    assert "encoder " in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "c"), "--no-encoder"]) == 0
+    assert "encoder " not in capsys.readouterr().out
+
+
+def test_an_encoder_that_cannot_be_used(tmp_path, capsys, monkeypatch):
+    command = ["reconstruct", "--saveVis", "false", "--saveObj", "false", "-s", str(tmp_path)]
+    assert main([*command, "--no-encoder", "--no-refine"]) == 2
+    assert main([*command, "--encoder", str(tmp_path / "none.pt")]) == 2
+    monkeypatch.setattr("course.reconstruct.WEIGHTS", tmp_path / "none.pt")
+    assert main([*command, "--no-refine"]) == 2
+    assert "train encoder" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "starting from the mean face" in capsys.readouterr().out

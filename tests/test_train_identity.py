@@ -9,6 +9,8 @@ from torch import nn
 
 from course import albums, train_identity
 from course.__main__ import main
+from course.encoder import FaceModel
+from course.facecode import FaceCode
 from course.losses import IdentityNet
 
 PEOPLE = 16
@@ -29,15 +31,26 @@ def folder(tmp_path):
     sizes = {"shape": (80,), "expression": (29,), "pose": (15,), "camera": (3,), "albedo": (14,),
              "light": (9, 3)}  # fmt: skip
     arrays = {name: np.zeros((n, *size), np.float32) for name, size in sizes.items()}
+    arrays["shape"][:, :3] = (colours[:, 0, 0] - 127) / 50
     np.savez(tmp_path / "train" / "0-00000.npz", **arrays, landmarks=marks,
              points=np.zeros((n, albums.POINTS, 3), np.float32), yaw=np.zeros(n, np.float32),
              person=np.arange(PEOPLE).repeat(2))  # fmt: skip
+    torch.manual_seed(0)
+    encoder("points").save(tmp_path / "encoder.pt")
     return tmp_path
+
+
+def encoder(backbone):
+    start = FaceCode(
+        *(torch.zeros(1, *size) for size in ((80,), (29,), (15,), (3,), (14,), (9, 3)))
+    )
+    return FaceModel(backbone=backbone, hidden=8, start=start)
 
 
 def arguments(folder, *more):
     return ["train", "identity", "--photos", str(2 * PEOPLE), "--batch", "12", "--device", "cpu",
             "--folder", str(folder), "--output", str(folder / "id.pt"),
+            "--begin", str(folder / "encoder.pt"),
             *map(str, more)]  # fmt: skip
 
 
@@ -47,11 +60,13 @@ def test_a_run_learns_goes_on_and_reports(folder, capsys, monkeypatch):
     assert report["steps"] == 6
     assert report["checks"]["people"] == 2
     assert report["loss"] < np.log(11)  # finding one of eleven others by chance
-    assert IdentityNet.load(folder / "id.pt")(torch.rand(1, 3, 112, 112)).shape == (1, 128)
+    assert IdentityNet.load(folder / "id.pt")(torch.rand(1, 3, 112, 112)).shape == (1, 94)
     assert main(arguments(folder, "--steps", 6, "--resume")) == 0
     assert "going on from step 6 of 6" in capsys.readouterr().out
     assert main(arguments(folder, "--steps", 7, "--resume")) == 2
     assert main(arguments(folder, "--steps", 0)) == 2
+    encoder("small").save(folder / "small.pt")
+    assert main([*arguments(folder, "--steps", 6), "--begin", str(folder / "small.pt")]) == 2
 
 
 def test_the_judge_knows_perfect_and_blind(folder):
