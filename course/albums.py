@@ -288,8 +288,9 @@ def seen_in(code, matrix, size, flame, out=CROP):
 def crop_batch(album, chosen, flame, rngs=None, crops=None):
     """Batch of the photographs ``chosen``, cropped upright around their landmarks.
 
-    ``rngs``, a generator a photograph, shake the crops as a detector's mistakes would and change
-    colours; None shows them straight. ``crops`` are ``photo.Crop``s to use instead.
+    ``rngs``, a generator a photograph, shake the crops as a detector's mistakes would, change
+    colours and mirror every other one; None shows them straight. ``crops`` are ``photo.Crop``s to
+    use instead.
     """
     from course.photo import crop_around
 
@@ -312,8 +313,33 @@ def crop_batch(album, chosen, flame, rngs=None, crops=None):
     depth = points[..., 2:] / np.linalg.norm(matrices[:, :, 0], axis=1)[:, None, None]
     marks = torch.from_numpy(plane[:, :68].astype(np.float32))
     dense = np.concatenate([plane - CROP / 2, depth], -1) / (CROP / 2)
-    return Batch(images, code, marks, torch.from_numpy(dense.astype(np.float32)),
-                 torch.from_numpy(album.person[chosen]))  # fmt: skip
+    batch = Batch(images, code, marks, torch.from_numpy(dense.astype(np.float32)),
+                  torch.from_numpy(album.person[chosen]))  # fmt: skip
+    if rngs is not None:
+        _mirror(batch, torch.tensor([rng.random() < 0.5 for rng in rngs]), flame)
+    return batch
+
+
+def _mirror(batch, rows, flame):
+    """Mirror the ``rows`` (n,) of a Batch, in place. Points without a partner become NaN.
+
+    Nothing happens to heads that are not their own mirror image.
+    """
+    from course.encode import mirrored, parity
+    from course.landmarks import MIRROR
+
+    if not rows.any() or parity(flame) is None:
+        return
+    other = mirrored(batch.code[rows], flame)
+    for name, values in vars(batch.code).items():
+        values[rows] = getattr(other, name)
+    batch.images[rows] = batch.images[rows].flip(-1)
+    marks = batch.landmarks[rows][:, MIRROR]
+    batch.landmarks[rows] = torch.stack([CROP - marks[..., 0], marks[..., 1]], -1)
+    points = batch.points[rows].clone()
+    points[:, :68] = points[:, MIRROR] * points.new_tensor([-1, 1, 1])
+    points[:, 68:] = torch.nan
+    batch.points[rows] = points
 
 
 def shaken(crop, rng):

@@ -34,6 +34,7 @@ class FullSupervision(nn.Module):
         truth, terms = batch.code, {}
         if hasattr(model.encoder, "votes"):
             offset = 5 * (model.encoder.votes.where(features) - batch.points)  # tenths of a picture
+            offset = offset.nan_to_num(0)  # where nobody knows the truth
             terms["points"] = F.smooth_l1_loss(offset, torch.zeros_like(offset), beta=0.1)
         terms["shape"] = self.shape(code.shape, truth.shape)
         terms["codes"] = F.mse_loss(code.shape, truth.shape)

@@ -107,7 +107,12 @@ def test_codes_follow_the_crop(flame, album):
     assert off(marks(flame, batch.code, albums.CROP), batch.landmarks) < 2
     inside = (batch.points[:, :68, :2] + 1) * albums.CROP / 2
     assert torch.allclose(inside, batch.landmarks, atol=1e-3)
+    turned = batch.points[:, 68:].isnan().all(2).all(1)  # mirrored ones
+    assert 0 < turned.sum() < 8
+    assert not batch.points[~turned].isnan().any()
     straight = album.batch(range(8), flame)
+    same = (batch.code.shape == straight.code.shape).all(1)
+    assert torch.equal(same, ~turned)
     level = straight.landmarks[:, 36:42].mean(1) - straight.landmarks[:, 42:48].mean(1)
     assert level[:, 1].abs().max() < 1e-3
 

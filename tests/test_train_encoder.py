@@ -59,7 +59,7 @@ def test_a_run_learns_and_writes_everything(folder, flame, capsys):
     assert main(arguments(folder, "--steps", 120, "--check", 60, "--rate", "3e-3")) == 0
     steps, values = losses(folder)
     assert steps == list(range(10, 121, 10))
-    assert values[-1] < 0.8 * values[0]
+    assert values[-1] < 0.9 * values[0]
     report = json.loads((folder / "out.json").read_text())
     assert report["steps"] == 120
     assert set(report["checks"][0]) == {"step", "shape", "expression", "landmarks %"}
