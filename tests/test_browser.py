@@ -108,9 +108,15 @@ def all_of(browser, selector):
     return browser.find_elements(By.CSS_SELECTOR, selector)
 
 
+def texts(browser, selector):
+    """Their texts, read at one go: JupyterLab may replace an element at any moment."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText)"
+    return browser.execute_script(script, selector)
+
+
 def prompts(browser):
     """What stands in front of each code cell: a number when it has run, "*" while it waits."""
-    found = [e.text for e in all_of(browser, ".jp-CodeCell .jp-InputArea-prompt")]
+    found = texts(browser, ".jp-CodeCell .jp-InputArea-prompt")
     return [re.sub(r"[^0-9*]", "", text) for text in found]
 
 
@@ -121,8 +127,8 @@ def run_all(browser, count):
     wait(lambda: all_of(browser, '[data-command="runmenu:run-all"]'), "the menu opens")[0].click()
 
     def finished():
-        failed = all_of(browser, '[data-mime-type="application/vnd.jupyter.error"]')
-        assert not failed, failed[0].text
+        failed = texts(browser, '[data-mime-type="application/vnd.jupyter.error"]')
+        assert not failed, failed[0]
         numbers = prompts(browser)
         return len(numbers) == count and all(number.isdigit() for number in numbers)
 
