@@ -10,13 +10,22 @@ from PIL import Image
 from course.files import atomic_path, write_text
 
 
-def textured_mesh(vertices, faces, vt, ft, texture):
-    """A trimesh with one vertex per (place, texture place) pair.
+def split_vertices(faces, ft):
+    """One vertex per (place, texture place) pair, as file formats want it.
 
-    vertices (V, 3) metres, faces (F, 3), vt (T, 2), ft (F, 3), texture (R, R, 3) uint8.
+    From faces (F, 3) and ft (F, 3): place (n,), texture place (n,) and triangles (F, 3) of those.
     """
     pairs = np.stack([np.asarray(faces).reshape(-1), np.asarray(ft).reshape(-1)], 1)
     unique, index = np.unique(pairs, axis=0, return_inverse=True)
+    return unique[:, 0], unique[:, 1], index.reshape(-1, 3)
+
+
+def textured_mesh(vertices, faces, vt, ft, texture):
+    """A trimesh of split vertices.
+
+    vertices (V, 3) metres, faces (F, 3), vt (T, 2), ft (F, 3), texture (R, R, 3) uint8.
+    """
+    places, texture_places, triangles = split_vertices(faces, ft)
     material = trimesh.visual.material.PBRMaterial(
         name="face",
         baseColorTexture=Image.fromarray(texture),
@@ -24,10 +33,8 @@ def textured_mesh(vertices, faces, vt, ft, texture):
         roughnessFactor=0.75,
         doubleSided=True,
     )
-    visual = trimesh.visual.TextureVisuals(uv=np.asarray(vt)[unique[:, 1]], material=material)
-    return trimesh.Trimesh(
-        np.asarray(vertices)[unique[:, 0]], index.reshape(-1, 3), visual=visual, process=False
-    )
+    visual = trimesh.visual.TextureVisuals(uv=np.asarray(vt)[texture_places], material=material)
+    return trimesh.Trimesh(np.asarray(vertices)[places], triangles, visual=visual, process=False)
 
 
 def save_glb(path, mesh):

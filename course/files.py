@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -30,6 +31,35 @@ def atomic_path(path):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+@contextlib.contextmanager
+def whole_folder(target):
+    """Yield a temporary folder; its files move to the folder ``target`` on success only.
+
+    Files of an older run that the new one lacks stay.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    try:
+        yield workplace
+        if target.is_dir():
+            for path in workplace.iterdir():
+                path.replace(target / path.name)
+        else:
+            workplace.chmod(0o755)  # mkdtemp makes private folders
+            workplace.replace(target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(workplace)
+
+
+def any_path(text):
+    r"""A path as it was typed, on any system: ``faces\me.jpg`` is found on Linux too."""
+    path = Path(text)
+    if os.sep == "/" and "\\" in str(text) and not path.exists():
+        path = Path(PureWindowsPath(text).as_posix())
+    return path
 
 
 def write_text(path, text):

@@ -86,20 +86,13 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
     """
     if not photos or len(photos) != len(detections):
         raise ValueError("fit needs at least one photograph and one detection for each.")
-    device = flame.v_template.device
     clock = time.perf_counter()
     crops = [crop_around(d.points, image_size) for d in detections]
-    images = torch.stack([c.apply(p) for c, p in zip(crops, photos, strict=True)]).to(device)
-    points = np.stack([c.to_crop(d.points) for c, d in zip(crops, detections, strict=True)])
-    sigma = np.stack(
-        [d.sigma * image_size / c.side for c, d in zip(crops, detections, strict=True)]
-    )
     schedule = (STEPS if start is None else STEPS_FROM_START) | (steps or {})
     # a start alone is drawn by its own camera, which is infinitely far, in the light that suits it
     distance = FIRST_DISTANCE if any(schedule.values()) else FAR
-    fitter = _Fitter(flame, images, torch.from_numpy(points).float().to(device),
-                     torch.from_numpy(sigma).float().to(device), backend, distance, start,
-                     trust)  # fmt: skip
+    fitter = Fitter(flame, *observed(photos, detections, crops, flame), backend, distance, start,
+                    trust)  # fmt: skip
     if start is not None and not any(schedule.values()):
         fitter.solve_light(112)
     with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet() or not progress) as bar:
@@ -114,6 +107,17 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
     return fitter.result(crops)
 
 
+def observed(photos, detections, crops, flame):
+    """What is compared: images (N, 3, S, S), landmarks (N, 68, 2) and their sigma (N, 68), pixels
+    of the crops, on the head's device."""
+    device = flame.v_template.device
+    triples = list(zip(photos, detections, crops, strict=True))
+    images = torch.stack([c.apply(p) for p, _, c in triples]).to(device)
+    points = np.stack([c.to_crop(d.points) for _, d, c in triples])
+    sigma = np.stack([d.sigma * c.out / c.side for _, d, c in triples])
+    return images, *(torch.from_numpy(q).float().to(device) for q in (points, sigma))
+
+
 def compared_faces(flame):
     """Triangles (F,) of skin, lips and eyes, where the model should explain a photograph."""
     face = flame.masks["face"] | flame.masks.get("eyes", flame.masks["face"])
@@ -123,7 +127,9 @@ def compared_faces(flame):
     return compared
 
 
-class _Fitter:
+class Fitter:
+    """Crops of one person, what was detected in them, and the codes that are being fitted."""
+
     def __init__(self, flame, images, points, sigma, backend, distance, start=None, trust=None):
         self.flame, self.images, self.points, self.backend = flame, images, points, backend
         self.size = images.shape[-1]

@@ -1,9 +1,6 @@
 """``python -m course reconstruct``: photographs in, textured 3D faces out."""
 
 import argparse
-import contextlib
-import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from course import export, fit, metrics, photo, texture
 from course.encode import first_guess
 from course.encoder import FaceModel
 from course.facecode import ROOT, resolve_device
-from course.files import write_text
+from course.files import any_path, whole_folder, write_text
 from course.flame import FLAME, yaw_pose
 from course.rasterize import BACKENDS
 from course.render import Renderer
@@ -39,17 +36,23 @@ def _flag(text):
 def add_arguments(parser):
     parser.add_argument("-i", "--inputpath", nargs="*", metavar="PATH",
                         help="pictures or folders; without it, the sample photograph")  # fmt: skip
-    parser.add_argument("-s", "--savefolder", type=Path, default=Path("results"))
+    reading_arguments(parser)
+    parser.add_argument("--same_person", action="store_true",
+                        help="all pictures show one person: fit one identity to them")  # fmt: skip
+    saving_arguments(parser)
+
+
+def reading_arguments(parser):
+    """How faces are found and explained: the same for every command that reads photographs."""
+    parser.add_argument("-s", "--savefolder", type=any_path, default=Path("results"))
     parser.add_argument("--device", default=None, help="cpu or cuda (default: cuda when there)")
     parser.add_argument("--rasterizer_type", choices=["auto", *BACKENDS], default="auto")
     parser.add_argument("--detector", choices=photo.DETECTORS, default="auto")
     parser.add_argument("--face", type=int, default=1, metavar="N",
                         help="which face of a picture, counted from the largest")  # fmt: skip
-    parser.add_argument("--same_person", action="store_true",
-                        help="all pictures show one person: fit one identity to them")  # fmt: skip
     parser.add_argument(
         "--encoder",
-        type=Path,
+        type=any_path,
         default=None,
         metavar="FILE",
         help="weights that the start is read with (default: those that ship)",
@@ -60,6 +63,10 @@ def add_arguments(parser):
         action="store_true",
         help="what the encoder reads, without fitting: fast, less exact",
     )
+
+
+def saving_arguments(parser):
+    """DECA's flags for what is written."""
     for name, default, text in (
         ("saveObj", True, "mesh as .obj and .glb with texture"),
         ("saveKpt", True, "landmarks as text"),
@@ -145,7 +152,7 @@ def collect(paths):
     if not paths:
         return [("astronaut", sample_photo)]
     files = []
-    for path in map(Path, paths):
+    for path in map(any_path, paths):
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             if not inside:
@@ -174,45 +181,18 @@ def sample_photo():
 def save(args, name, flame, result, n, image, found, colours):
     """Write one face's folder, whole or not at all, and say how good it is."""
     clock = time.perf_counter()
-    code, vertices = result.codes[n], result.vertices[n].cpu().numpy()
-    model = result.landmarks[n]
-    args.savefolder.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=".tmp-", dir=args.savefolder))
-    try:
-        code.save(workplace / "code.json", head=flame.name)
-        if args.saveObj:
-            mesh = export.textured_mesh(vertices, flame.faces.cpu(), flame.vt.cpu(), flame.ft.cpu(),
-                                        export.to_uint8(colours))  # fmt: skip
-            export.save_obj(workplace / f"{name}.obj", mesh)
-            export.save_glb(workplace / f"{name}.glb", mesh)
-        if args.saveKpt:
-            _save_points(workplace / f"{name}_kpt2d.txt", model)
-            _save_points(workplace / f"{name}_detected.txt", found.points)
-            marks = flame.landmarks(result.vertices[n : n + 1], code.pose)[0]
-            _save_points(workplace / f"{name}_kpt3d.txt", marks.cpu().numpy(), 5)
-        if args.saveDepth:
-            export.save_png(workplace / f"{name}_depth.png", depth_picture(flame, result, n))
+    target = args.savefolder / name
+    with whole_folder(target) as workplace:
+        save_face(args, workplace, name, flame, result, n, found, colours)
         panels = None
         if args.saveVis or args.saveImages:
             panels = draw_panels(flame, result, n, image, found, colours, args.rasterizer_type)
         if args.saveVis:
             export.save_png(workplace / f"{name}_vis.png", join(panels))
         if args.saveImages:
-            for label, panel in panels.items():
-                export.save_png(workplace / f"{name}_{label}.png", panel)
-            export.save_png(workplace / f"{name}_texture.png", colours)
-        if args.saveMat:
-            fields = ("shape", "expression", "pose", "camera", "albedo", "light")
-            savemat(workplace / f"{name}.mat",
-                    {k: getattr(code, k).cpu().numpy() for k in fields}
-                    | {"vertices": vertices, "faces": flame.faces.cpu().numpy() + 1,
-                       "landmarks2d": model, "detected": found.points})  # fmt: skip
-        target = args.savefolder / name
-        _replace_folder(workplace, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(workplace)
+            save_images(workplace, name, panels, colours)
     result.seconds["write"] = time.perf_counter() - clock
+    model = result.landmarks[n]
     # hair and hands before the face are not the model's to explain
     seen = result.mask[n] * (texture.trust(result, n)[0] > 0.5)
     share = 100 * float(seen.sum() / result.mask[n].sum().clamp_min(1))
@@ -224,15 +204,39 @@ def save(args, name, flame, result, n, image, found, colours):
     print(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")
 
 
-def _replace_folder(new, target):
-    """Move ``new`` to ``target``; files of an older run that the new one lacks stay."""
-    if target.is_dir():
-        for path in new.iterdir():
-            path.replace(target / path.name)
-        new.rmdir()
-    else:
-        new.chmod(0o755)
-        new.replace(target)
+def save_face(args, folder, name, flame, result, n, found, colours):
+    """Write the files of one face that are asked for, all but the pictures of the panel.
+
+    ``found`` is what was detected, or None for a face that no photograph shows.
+    """
+    code, vertices = result.codes[n], result.vertices[n].cpu().numpy()
+    model, detected = result.landmarks[n], {} if found is None else {"detected": found.points}
+    code.save(folder / "code.json", head=flame.name)
+    if args.saveObj:
+        mesh = export.textured_mesh(vertices, flame.faces.cpu(), flame.vt.cpu(), flame.ft.cpu(),
+                                    export.to_uint8(colours))  # fmt: skip
+        export.save_obj(folder / f"{name}.obj", mesh)
+        export.save_glb(folder / f"{name}.glb", mesh)
+    if args.saveKpt:
+        _save_points(folder / f"{name}_kpt2d.txt", model)
+        for points in detected.values():
+            _save_points(folder / f"{name}_detected.txt", points)
+        marks = flame.landmarks(result.vertices[n : n + 1], code.pose)[0]
+        _save_points(folder / f"{name}_kpt3d.txt", marks.cpu().numpy(), 5)
+    if args.saveDepth:
+        export.save_png(folder / f"{name}_depth.png", depth_picture(flame, result, n))
+    if args.saveMat:
+        savemat(folder / f"{name}.mat",
+                {k: v.cpu().numpy() for k, v in vars(code).items()}
+                | {"vertices": vertices, "faces": flame.faces.cpu().numpy() + 1,
+                   "landmarks2d": model} | detected)  # fmt: skip
+
+
+def save_images(folder, name, panels, colours):
+    """Each picture of a panel by itself, and the texture."""
+    for label, panel in panels.items():
+        export.save_png(folder / f"{name}_{label}.png", panel)
+    export.save_png(folder / f"{name}_texture.png", colours)
 
 
 def _save_points(path, points, decimals=2):
@@ -260,50 +264,58 @@ def draw_panels(flame, result, n, image, found, colours, backend="auto"):
     picture = export.to_uint8(crop.apply(image))
     code = result.codes[n]
     renderer = Renderer(flame, 2 * PANEL, backend)
-    camera = _camera_in(crop, result.crops[n], code.camera)
+    camera = camera_in(crop, result.crops[n], code.camera)
     texture_, light = colours[None], code.light
     vertices = result.seen[n : n + 1]
     backdrop = F.interpolate(crop.apply(image)[None].to(vertices), scale_factor=2, mode="bicubic")
-    overlay = renderer(vertices, camera, None, _studio(vertices), background=backdrop)
+    overlay = renderer(vertices, camera, None, studio_light(vertices), background=backdrop)
     mix = 0.80 * overlay.mask
     clay_on_photo = overlay.image * mix + backdrop * (1 - mix)
     textured = renderer(vertices, camera, texture_, light, background=backdrop)
     panels = {
         "photo": _dots(picture, crop.to_crop(found.points)),
-        "overlay": _half(clay_on_photo),
-        "render": _half(textured.image),
+        "overlay": halved(clay_on_photo),
+        "render": halved(textured.image),
     }
     for yaw, label in ((-35, "left"), (0, "front"), (35, "right")):
         posed = _turned(flame, code, yaw)
-        panels[f"{label}"] = _half(_portrait(flame, renderer, posed, texture_))
-    panels["geometry"] = _half(_portrait(flame, renderer, _turned(flame, code, -20), None))
+        panels[f"{label}"] = halved(portrait(flame, renderer, posed, texture_))
+    panels["geometry"] = halved(portrait(flame, renderer, _turned(flame, code, -20), None))
     return panels
 
 
 def join(panels):
     """Two rows: the photograph explained, then the head from other sides."""
-    order = (("photo", "overlay", "render"), ("geometry", "left", "right"))
     labels = {"photo": "photograph and landmarks", "overlay": "fitted head",
               "render": "rendered into the photograph",
               "geometry": "geometry", "left": "turned left", "right": "turned right"}  # fmt: skip
+    return sheet({text: panels[name] for name, text in labels.items()}, 3)
+
+
+def sheet(pictures, columns):
+    """Pictures of one size side by side, row after row, with their labels: (H, W, 3) uint8.
+
+    ``pictures`` maps a label to a picture (S, S, 3) uint8.
+    """
     from matplotlib import font_manager
     from PIL import ImageFont
 
-    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 17)
-    gap = 8
-    width = 3 * PANEL + 2 * gap
-    canvas = Image.new("RGB", (width, 2 * PANEL + gap), (255, 255, 255))
-    for row, names in enumerate(order):
-        for column, name in enumerate(names):
-            at = (column * (PANEL + gap), row * (PANEL + gap))
-            canvas.paste(Image.fromarray(panels[name]), at)
-            draw = ImageDraw.Draw(canvas)
-            draw.text((at[0] + 12, at[1] + PANEL - 30), labels[name], (255, 255, 255), font,
-                      stroke_width=2, stroke_fill=(40, 44, 52))  # fmt: skip
+    side = len(next(iter(pictures.values())))
+    size, gap = max(11, round(17 * side / PANEL)), 8
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    rows = -(-len(pictures) // columns)
+    canvas = Image.new("RGB", (columns * (side + gap) - gap, rows * (side + gap) - gap),
+                       (255, 255, 255))  # fmt: skip
+    draw = ImageDraw.Draw(canvas)
+    for k, (label, picture) in enumerate(pictures.items()):
+        x, y = k % columns * (side + gap), k // columns * (side + gap)
+        canvas.paste(Image.fromarray(picture), (x, y))
+        draw.text((x + 12, y + side - 13 - size), label, (255, 255, 255), font,
+                  stroke_width=2, stroke_fill=(40, 44, 52))  # fmt: skip
     return np.asarray(canvas)
 
 
-def _half(batch):
+def halved(batch):
     return export.to_uint8(F.avg_pool2d(batch, 2)[0])
 
 
@@ -315,7 +327,7 @@ def _dots(picture, points):
     return np.asarray(big.resize((PANEL, PANEL), Image.Resampling.LANCZOS))
 
 
-def _camera_in(crop, fitted_crop, camera):
+def camera_in(crop, fitted_crop, camera):
     """A camera fitted in one crop, for another (unturned) crop of the same photograph."""
     scale = camera[:, :1] * fitted_crop.side / crop.side
     # where the model's origin of x, y lands, in the photo, then in the new crop
@@ -327,7 +339,7 @@ def _camera_in(crop, fitted_crop, camera):
     return torch.cat([scale, shift / scale], 1)
 
 
-def _studio(like):
+def studio_light(like):
     light = torch.zeros(1, 9, 3).to(like)
     light[:, 0], light[:, 1], light[:, 2], light[:, 3] = 2.3, -0.3, 0.22, 0.4
     return light
@@ -340,10 +352,10 @@ def _turned(flame, code, yaw):
     return code.replace(pose=pose)
 
 
-def _portrait(flame, renderer, code, colours):
+def portrait(flame, renderer, code, colours):
     vertices = flame(code.shape, code.expression, code.pose)
     camera = torch.tensor([flame.default_camera]).to(vertices)
     camera[:, 0] *= 0.66
     middle = (vertices.amax(1) + vertices.amin(1)) / 2
     camera[:, 1:] = -middle[:, :2] - torch.tensor([[0.0, 0.018]]).to(camera)
-    return renderer(vertices, camera, colours, _studio(vertices), background=BACKGROUND).image
+    return renderer(vertices, camera, colours, studio_light(vertices), background=BACKGROUND).image
