@@ -7,10 +7,13 @@ import sys
 # command -> (module with add_arguments(parser) and run(args) -> exit code, one line of help)
 COMMANDS = {
     "reconstruct": ("course.reconstruct", "turn photographs into textured 3D faces"),
+    "transfer": ("course.transfer", "give a face the expressions of others, as picture or film"),
+    "teaser": ("course.teaser", "a film of a face that turns and borrows expressions"),
     "doctor": ("course.doctor", "show what is installed, what is missing and how to get it"),
     "benchmark": ("course.benchmark", "time the rasterizers and the skinning on this machine"),
     "train": ("course.train", "train the networks that ship with the course"),
     "experiment": ("course.experiments", "run the long version of a notebook's experiment"),
+    "gan": ("course.train_gan", "train a GAN on small pictures of faces"),
     "evaluate": ("course.evaluate", "measure an encoder on people that it has never seen"),
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
