@@ -44,7 +44,7 @@ def examine():
     """All rows; nothing here may fail because something is absent."""
     rows = [_python()]
     rows += [_package(name) for name in NEEDED]
-    rows += [_device(), _pytorch3d(), _face_alignment(), _flame(), _weights(), _memory()]
+    rows += [_device(), _pytorch3d(), _face_alignment(), _flame(), *_networks(), _memory()]
     return rows
 
 
@@ -142,14 +142,29 @@ def _flame():
     return Row("head", "ok", f"FLAME: {path}")
 
 
-def _weights():
+def _weights(name, load, path, use):
+    """A network that ships; without it the course runs, but for ``use``."""
     try:
-        from course import landmarks
-
-        landmarks.load()
+        load()
     except (ImportError, OSError, ValueError) as error:
-        return Row("landmarks", "missing", str(error), "python -m course train landmarks")
-    return Row("landmarks", "ok", f"{landmarks.WEIGHTS.stat().st_size / 1e6:.1f} MB of weights")
+        state = "optional" if use else "missing"
+        return Row(name, state, f"{error}{use}", f"python -m course train {name}")
+    return Row(name, "ok", f"{path.stat().st_size / 1e6:.1f} MB of weights")
+
+
+def _networks():
+    try:
+        from course import landmarks, losses, train_encoder
+        from course.encoder import FaceModel
+    except ImportError as error:
+        return [Row("networks", "missing", f"cannot be read: {error}", f"{_pip()} install torch")]
+    return [
+        _weights("landmarks", landmarks.load, landmarks.WEIGHTS, ""),
+        _weights("encoder", lambda: FaceModel.load(train_encoder.WEIGHTS, device="cpu"),
+                 train_encoder.WEIGHTS, " Fits start from the mean face."),
+        _weights("identity", losses.IdentityNet.load, losses.IDENTITY,
+                 " Notebook 04 needs it."),
+    ]  # fmt: skip
 
 
 def _memory():

@@ -61,6 +61,20 @@ class ShapeReconstructor(nn.Module):
         return FaceCode(**parts)
 
 
+def start_and_scales(code, joints):
+    """What networks for such faces start from: a FaceCode of one row, and {part: its spread}.
+
+    The mean of ``code``'s rows with the mean face's shape, and the standard deviation of every
+    coefficient, in the places of ShapeReconstructor's outputs; 1 for shape and albedo, which the
+    model scales itself.
+    """
+    parts = {part: getattr(code, part) for part in PARTS}
+    start = FaceCode(**{part: v.mean(0, keepdim=True) for part, v in parts.items()})
+    parts["pose"] = code.pose.unflatten(1, (5, 3))[:, list(joints)].flatten(1)
+    spread = {part: v.std(0).clamp_min(0.02).tolist() for part, v in parts.items()}
+    return start.replace(shape=0 * start.shape), spread | {"shape": 1.0, "albedo": 1.0}
+
+
 class FaceModel(nn.Module):
     """A photograph's codes: FeatureExtractor, then ShapeReconstructor. ``codes = model(images)``.
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from course import albums, parallel, supervision
 from course.backbones import BACKBONES
 from course.camera import project
-from course.encoder import PARTS, FaceModel
+from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode
 from course.files import DATA, atomic_path, quiet, write_text
 from course.flame import FLAME
@@ -259,15 +259,9 @@ class Trainer:
         some = albums.crop_batch(
             self.album, np.arange(0, min(len(self.album), 6000), 2), self.cpu_flame
         )
-        code = some.code
-        start = FaceCode(**{k: v.mean(0, keepdim=True) for k, v in vars(code).items()})
-        start = start.replace(shape=0 * start.shape)
-        columns = [3 * joint + axis for joint in JOINTS for axis in range(3)]
-        spread = {k: v.std(0).clamp_min(0.02).tolist() for k, v in vars(code).items()}
-        spread["pose"] = code.pose[:, columns].std(0).clamp_min(0.02).tolist()
-        spread["shape"] = spread["albedo"] = 1.0
+        start, scales = start_and_scales(some.code, JOINTS)
         model = FaceModel(self.flame, args.backbone, args.hidden, JOINTS, confidence=True,
-                          start=start, scales={p: spread[p] for p in PARTS},
+                          start=start, scales=scales,
                           normalize=args.backbone != "points")  # fmt: skip
         if args.backbone == "points":
             from course import landmarks

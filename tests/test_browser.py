@@ -1,14 +1,17 @@
-"""Every notebook in a real browser: run all, drag a slider, see the picture change.
+"""Every notebook in a real browser: run it, drag a slider, see the picture change.
 
-Needs Chromium and its driver (Debian: ``apt-get install chromium chromium-driver``); skips, and
-says so, where they are missing.
+Only those cells run that widgets and meshes need; nbval runs all of them, and compares. Needs
+Chromium and its driver (Debian: ``apt-get install chromium chromium-driver``); skips, and says so,
+where they are missing.
 """
 
+import ast
 import os
 import re
 import shutil
 import socket
 import subprocess
+import symtable
 import sys
 import time
 import urllib.request
@@ -31,6 +34,67 @@ FLAGS = [
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"
 )
+
+
+SHOWN = ("widgets.panel(", "figures.mesh(")
+
+
+def symbols(table):
+    """(read, bound) global names of a statement; what functions read counts as read."""
+    top = table.get_type() == "module"
+    read = {
+        s.get_name() for s in table.get_symbols() if s.is_referenced() and (top or s.is_global())
+    }
+    bound = {
+        s.get_name() for s in table.get_symbols() if top and (s.is_assigned() or s.is_imported())
+    }
+    return read.union(*(symbols(child)[0] for child in table.get_children())), bound
+
+
+def names(source):
+    """(needed, bound, imported): names a cell needs from before, binds or changes, imports."""
+    needed, bound, imported = set(), set(), set()
+    for statement in ast.parse(re.sub(r"^\s*[%!].*$", "", source, flags=re.M)).body:
+        read, now = symbols(symtable.symtable(ast.unparse(statement), "cell", "exec"))
+        match statement:
+            case ast.Import() | ast.ImportFrom():
+                imported |= now
+            case ast.For(target=target):
+                read -= {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
+        needed |= read - bound
+        bound |= now
+        for node in ast.walk(statement):
+            match node:
+                case (
+                    ast.Subscript(value=ast.Name(id=name), ctx=ast.Store())
+                    | ast.Attribute(value=ast.Name(id=name), ctx=ast.Store())
+                    | ast.Expr(ast.Call(ast.Attribute(value=ast.Name(id=name))))
+                ):
+                    bound.add(name)  # d[k] = …, x.y = …, things.append(…)
+    return needed, bound, imported
+
+
+def shown_cells(cells):
+    """The code cells that show a widget or a mesh, and those they need, in their order."""
+    kept, wanted = [], set()
+    modules = set().union(*(names(cell.source)[2] for cell in cells))
+    for k, cell in reversed(list(enumerate(cells))):
+        needed, bound, imported = names(cell.source)
+        gives = bound - modules | imported  # figures.show(…) changes nothing
+        if k == 0 or gives & wanted or any(call in cell.source for call in SHOWN):
+            kept.append(cell)
+            wanted = wanted - gives | needed
+    return kept[::-1]
+
+
+def test_the_cells_that_a_widget_needs():
+    sources = [
+        "import a\nfrom b import c", "x = slow()", "x = []\nfor k in c: x.append(k)",
+        "y = slow()", "x.append(c)", "c.reset()", "k = slow()", "def draw(k):\n    return x[k]",
+        "z = [k for x in y]", "widgets.panel(draw)",
+    ]  # fmt: skip
+    kept = shown_cells([nbformat.v4.new_code_cell(source) for source in sources])
+    assert [sources.index(cell.source) for cell in kept] == [0, 2, 4, 7, 9]
 
 
 def wait(condition, what, seconds=60):
@@ -136,7 +200,7 @@ def run_all(browser, count):
 
 
 def try_panel(browser, panel):
-    """Every slider of a panel moves its picture, and Reset brings the first picture back."""
+    """Every slider of a panel moves its first picture, and Reset brings that back."""
     from selenium.webdriver.common.keys import Keys
 
     def picture():
@@ -151,23 +215,24 @@ def try_panel(browser, panel):
     first = wait(picture, "the panel has a picture")
     handles = panel.find_elements("css selector", ".noUi-handle")
     assert len(handles) >= 2
+    reset = panel.find_element("xpath", ".//button[normalize-space()='Reset']")
     for handle in handles:
-        before = picture()
-        handle.send_keys(Keys.ARROW_RIGHT * 4)
-        wait(lambda before=before: picture() not in (before, None), "a slider moves the picture")
+        at, high = (float(handle.get_attribute(f"aria-value{end}")) for end in ("now", "max"))
+        handle.send_keys((Keys.ARROW_RIGHT if at < high else Keys.ARROW_LEFT) * 4)
+        wait(lambda: picture() not in (first, None), "a slider moves the picture")
         time.sleep(0.5)  # the last of the four steps
-    panel.find_element("xpath", ".//button[normalize-space()='Reset']").click()
-    wait(lambda: picture() == first, "Reset brings the first picture back")
+        reset.click()
+        wait(lambda: picture() == first, "Reset brings the first picture back")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_in_the_browser(path, lab, browser, home):
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":  # so that a number means: run here, now
-            cell.outputs, cell.execution_count = [], None
+    notebook.cells = shown_cells([cell for cell in notebook.cells if cell.cell_type == "code"])
+    for cell in notebook.cells:  # so that a number means: run here, now
+        cell.outputs, cell.execution_count = [], None
     nbformat.write(notebook, home / "notebooks" / path.name)
-    count = sum(cell.cell_type == "code" for cell in notebook.cells)
+    count = len(notebook.cells)
 
     browser.get(f"{lab}/lab/tree/notebooks/{path.name}?token=t&reset")
     wait(lambda: len(prompts(browser)) == count, "the notebook opens")

@@ -1,4 +1,5 @@
 import importlib.metadata
+import re
 
 from course import doctor
 from course.__main__ import main
@@ -27,8 +28,9 @@ def test_a_missing_package_has_a_remedy(monkeypatch, capsys):
 
 
 def test_missing_weights_and_head_are_named(monkeypatch, tmp_path, capsys):
-    from course import flame_files, landmarks
+    from course import flame_files, landmarks, train_encoder
 
+    monkeypatch.setattr(train_encoder, "WEIGHTS", tmp_path / "none.pt")
     monkeypatch.setattr(landmarks, "WEIGHTS", tmp_path / "none.pt")
     landmarks.load.cache_clear()
     monkeypatch.setattr(flame_files, "BUILT_IN", tmp_path / "none.npz")
@@ -36,6 +38,8 @@ def test_missing_weights_and_head_are_named(monkeypatch, tmp_path, capsys):
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out
     assert "python -m course train landmarks" in text
+    assert re.search(r"encoder +optional +.*mean face", text)
+    assert "python -m course train encoder" in text
     assert "python -m course build-head" in text
     landmarks.load.cache_clear()
 

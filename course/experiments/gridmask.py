@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from course.albums import CROP_SCALE, FIELDS, folded, seen_in, shaken
 from course.encode import mirrored
-from course.encoder import PARTS, FaceModel
+from course.encoder import FaceModel, start_and_scales
 from course.experiments import COMMON, run_grid, write
 from course.facecode import JAW, ROOT, FaceCode
 from course.faces import Photographer, Variety
@@ -211,14 +211,9 @@ def train(name, seed, album, flame, steps, batch=32, highest=2e-3):
     images, truth, rare = album
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    start = FaceCode(**{k: v.mean(0, keepdim=True) for k, v in vars(truth).items()})
-    start = start.replace(shape=0 * start.shape)
-    spread = {k: v.std(0).clamp_min(0.02).tolist() for k, v in vars(truth).items()}
     joints = (0, 2)
-    spread["pose"] = truth.pose[:, [0, 1, 2, 6, 7, 8]].std(0).clamp_min(0.02).tolist()
-    spread["shape"] = spread["albedo"] = 1.0
-    model = FaceModel(flame, "small", 256, joints, start=start,
-                      scales={p: spread[p] for p in PARTS})  # fmt: skip
+    start, scales = start_and_scales(truth, joints)
+    model = FaceModel(flame, "small", 256, joints, start=start, scales=scales)
     model = model.to(memory_format=torch.channels_last)
     measure = (SurfaceMetric(flame),
                SurfaceMetric(flame, "expressiondirs", aligned=False, slide=0.5))  # fmt: skip

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from course import experiments
-from course.encoder import PARTS, FaceModel
+from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode, resolve_device
 from course.files import atomic_path
 from course.fit import _VertexAlbedo
@@ -157,15 +157,9 @@ class Faces:
         learn = len(images) - (held_out or HELD_OUT)
         self.images, self.code, self.learn = images, code, min(few or learn, learn)
         self.held_out = range(learn, len(images))
-        seen = code[:learn]
-        columns = [3 * joint + axis for joint in JOINTS for axis in range(3)]
-        spread = {k: v.std(0).clamp_min(0.02) for k, v in vars(seen).items()}
-        spread["pose"] = spread["pose"][columns]
-        spread["shape"] = spread["albedo"] = torch.tensor(1.0)
-        self.columns, self.spread = columns, spread
-        zero = {"shape", "albedo"}
-        self.start = FaceCode(**{k: 0 * v[:1] if k in zero else v.mean(0, keepdim=True)
-                                 for k, v in vars(seen).items()})  # fmt: skip
+        self.columns = [3 * joint + axis for joint in JOINTS for axis in range(3)]
+        start, self.scales = start_and_scales(code[:learn], JOINTS)
+        self.start = start.replace(albedo=0 * start.albedo)
         self.metric = SurfaceMetric(FLAME.load(device="cpu"))
 
     @classmethod
@@ -178,8 +172,7 @@ class Faces:
     def model(self, seed):
         """A fresh encoder that shows the mean face."""
         torch.manual_seed(seed)
-        scales = {name: self.spread[name].tolist() for name in PARTS}
-        return FaceModel(None, "small", 128, JOINTS, start=self.start, scales=scales)
+        return FaceModel(None, "small", 128, JOINTS, start=self.start, scales=self.scales)
 
     def batch(self, rows, device="cpu"):
         """Pictures in 0…1 and codes of some rows."""
@@ -193,7 +186,7 @@ class Faces:
             a, b = getattr(found, name), getattr(code, name)
             if name == "pose":
                 a, b = a[:, self.columns], b[:, self.columns]
-            loss = loss + ((a - b) / self.spread[name].to(a)).square().mean()
+            loss = loss + ((a - b) / torch.tensor(self.scales[name]).to(a)).square().mean()
         return loss
 
     @torch.no_grad()
