@@ -205,18 +205,24 @@ class FLAME(nn.Module):
         centre = (low + high) / 2
         return [1.56 / float(high[1] - low[1]), -float(centre[0]), -float(centre[1])]
 
-    def forward(self, shape=None, expression=None, pose=None):
+    def forward(self, shape=None, expression=None, pose=None, offsets=None):
         """Vertices (N, V, 3) in metres from shape (N, ≤S), expression (N, ≤E), pose (N, 15).
 
-        Missing codes are zero; shorter ones are padded with zeros. Raises ValueError for wrong
-        sizes.
+        Missing codes are zero; shorter ones are padded with zeros. ``offsets`` (N, V, 3) metres are
+        added to the head at rest, before it is posed: what no blendshape says. Raises ValueError
+        for wrong sizes.
         """
         blend, pose = self._codes(shape, expression, pose)
-        offsets = rotation_offsets(pose.unflatten(1, (5, 3)))  # R − I of every joint
-        coefficients = torch.cat([blend, offsets[:, 1:].flatten(1)], 1)
+        turns = rotation_offsets(pose.unflatten(1, (5, 3)))  # R − I of every joint
+        coefficients = torch.cat([blend, turns[:, 1:].flatten(1)], 1)
         planes = torch.addmm(self._template_planes, coefficients, self._planes)
-        rotations = offsets + torch.eye(3, dtype=pose.dtype, device=pose.device)
-        transforms = self._chain(rotations, self._joints(blend))
+        joints = self._joints(blend)
+        if offsets is not None:
+            planes = planes + offsets.transpose(1, 2).flatten(1)
+            joints = joints + self.J_regressor @ offsets
+            turns = turns.expand(len(joints), -1, -1, -1)
+        rotations = turns + torch.eye(3, dtype=pose.dtype, device=pose.device)
+        transforms = self._chain(rotations, joints)
         posed = BlendSkinning.apply(
             planes.unflatten(1, (3, -1)), transforms.flatten(2).transpose(1, 2), self._weights_t
         )
