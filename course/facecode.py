@@ -34,6 +34,7 @@ class FaceCode:
     camera      (N, 3)     weak perspective: scale, tx, ty
     albedo      (N, T)     skin and hair colour coefficients, unit variance
     light       (N, 9, 3)  spherical-harmonics coefficients of red, green, blue
+    detail      (N, D)     wrinkles and spots (``course.detail``); D = 0 without any
     """
 
     shape: torch.Tensor
@@ -42,8 +43,11 @@ class FaceCode:
     camera: torch.Tensor
     albedo: torch.Tensor
     light: torch.Tensor
+    detail: torch.Tensor = None
 
     def __post_init__(self):
+        if self.detail is None or self.detail.shape[1:] == (0,):
+            self.detail = self.shape.new_zeros(len(self.shape), 0)
         for field in fields(self):
             shape = tuple(getattr(self, field.name).shape)
             sizes = FIXED_SHAPES.get(field.name, ("any",))
@@ -121,7 +125,8 @@ class FaceCode:
         for name in names or ():
             if name not in known:
                 raise ValueError(f"FaceCode has no field {name}; it has {', '.join(known)}.")
-        return [getattr(self, name).requires_grad_() for name in names or known]
+        names = names or [name for name in known if getattr(self, name).numel()]
+        return [getattr(self, name).requires_grad_() for name in names]
 
     def save(self, path, head=None):
         """Write the codes as readable JSON, whole or not at all.
@@ -130,6 +135,8 @@ class FaceCode:
         """
         lines = [f' "format": "{FORMAT}"', f' "head": {json.dumps(head)}']
         for field in fields(self):
+            if field.name == "detail" and not self.detail.shape[1]:
+                continue
             values = getattr(self, field.name).detach().cpu().double()
             if not values.isfinite().all():
                 raise ValueError(f"FaceCode.{field.name} holds NaN or infinity; not saved.")
@@ -146,13 +153,14 @@ class FaceCode:
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            missing = [f.name for f in fields(cls) if f.name not in content]
+            names = [f.name for f in fields(cls) if f.name != "detail" or "detail" in content]
+            missing = [name for name in names if name not in content]
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            columns = [torch.tensor(content[f.name], dtype=torch.float32) for f in fields(cls)]
-            if not all(column.isfinite().all() for column in columns):
+            columns = {n: torch.tensor(content[n], dtype=torch.float32) for n in names}
+            if not all(column.isfinite().all() for column in columns.values()):
                 raise ValueError("it holds NaN or infinity")
-            return cls(*columns).to(resolve_device(device))
+            return cls(**columns).to(resolve_device(device))
         except FileNotFoundError:
             raise
         except (OSError, TypeError, ValueError, RuntimeError, OverflowError) as error:

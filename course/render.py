@@ -132,7 +132,8 @@ class Rendering:
 
     image (N, 3, H, W) · mask (N, 1, H, W) covered pixels, no gradient · alpha (N, 1, H, W) soft
     silhouette with gradients (None unless asked for) · depth (N, 1, H, W) and normal (N, 3, H, W),
-    zero where empty · uv (N, H, W, 2) · albedo and shading (N, 3, H, W) · pix_to_face (N, H, W).
+    zero where empty · uv (N, H, W, 2) · albedo and shading (N, 3, H, W) · occlusion (N, 1, H, W) ·
+    pix_to_face (N, H, W).
     """
 
     image: torch.Tensor
@@ -169,6 +170,10 @@ class Rendering:
     @cached_property
     def shading(self):
         return self._dense(self.planes["shading"])
+
+    @cached_property
+    def occlusion(self):
+        return self._dense(self.planes["occlusion"])
 
 
 class Renderer(nn.Module):

@@ -1,0 +1,177 @@
+"""The detail branch: what the coarse model misses, as a map that moves with the expression.
+
+As in DECA (Feng et al. 2021): an encoder gives a photograph's detail code, a person's own; a
+decoder takes expression, jaw and code to a map in UV, so that another expression shows the same
+person's wrinkles where that one would fold the skin. Unlike DECA's, it maps colour too, is small
+enough for a CPU, and is fed fixed noise, of which fine texture can be made.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course.facecode import JAW, resolve_device
+from course.files import DATA, atomic_path
+from course.relief import RESOLUTION, Relief
+
+WEIGHTS = DATA / "detail.pt"
+FORMAT = "face-detail 1"
+SIZE = 128  # numbers in a code
+DEEPEST = 0.002  # metres, of the displacement
+STRONGEST = 1.2  # change of log albedo
+SEEN_SIDE = 128  # texels a side of what the encoder sees
+BLUR = 13  # texels: broader differences are the coarse model's to explain
+
+
+class DetailEncoder(nn.Module):
+    """What the coarse head left of a photograph, in UV → detail codes (N, size).
+
+    ``residual`` (N, 3, R, R) is log(photo / coarse drawing) where ``seen`` (N, 1, R, R), see
+    ``Relief.unwrap``. Its broad part is taken out: light and skin tone are known elsewhere.
+    """
+
+    def __init__(self, size=SIZE, widths=(24, 40, 64, 96, 128)):
+        super().__init__()
+        layers, inputs = [], 4
+        for width in widths:
+            layers += [nn.Conv2d(inputs, width, 3, 2, 1), nn.BatchNorm2d(width),
+                       nn.LeakyReLU(0.2)]  # fmt: skip
+            inputs = width
+        self.layers = nn.Sequential(*layers)
+        side = SEEN_SIDE // 2 ** len(widths)
+        self.code = nn.Linear(inputs * side * side, size)
+
+    def forward(self, residual, seen):
+        residual, seen = smaller(residual, seen)
+        x = torch.cat([4 * fine_part(residual, seen), seen], 1)
+        return self.code(self.layers(x).flatten(1))
+
+
+def smaller(residual, seen, side=SEEN_SIDE):
+    """Means over the seen texels of larger ones: (N, 3, side, side) and (N, 1, side, side)."""
+    if seen.shape[-1] == side:
+        return residual, seen
+    share = F.interpolate(seen, (side, side), mode="area")
+    return F.interpolate(residual * seen, (side, side), mode="area") / share.clamp_min(1e-3), share
+
+
+def fine_part(residual, seen):
+    """A residual (N, 3, R, R) without its broad differences, robust to a few wild texels."""
+    texels = round(BLUR * residual.shape[-1] / RESOLUTION) // 2 * 2 + 1
+
+    def blur(x):
+        for _ in range(2):
+            x = F.avg_pool2d(x, texels, 1, texels // 2, count_include_pad=False)
+        return x
+
+    calm = residual.clamp(-0.7, 0.7) * seen
+    return (calm - blur(calm) / blur(seen).clamp_min(0.02)) * seen
+
+
+class DetailDecoder(nn.Module):
+    """Expression (N, E), pose (N, 15), detail code (N, size) → detail maps (N, 4, 256, 256).
+
+    Of the pose it uses the jaw. Five times: a convolution, then a doubling by interpolation (no
+    checkerboards: Odena et al. 2016). The maps of 64² and more have noise as one more channel, the
+    same for everybody, so that a face's pores stay where they are when it moves.
+    """
+
+    def __init__(self, n_expression, size=SIZE, widths=(96, 64, 48, 32, 24, 8), seed=0):
+        super().__init__()
+        self.first = widths[0]
+        self.start = nn.Linear(n_expression + 3 + size, self.first * 64)
+        generator = torch.Generator().manual_seed(seed)
+        self.layers, noisy = nn.ModuleList(), 0
+        for k, (inputs, outputs) in enumerate(pairwise(widths)):
+            self.layers.append(nn.Conv2d(inputs + noisy, outputs, 3, 1, 1))
+            side = 16 * 2**k
+            noisy = int(side >= 64)
+            noise = torch.randn(1, noisy, side, side, generator=generator)
+            self.register_buffer(f"noise{k}", noise, persistent=False)
+        self.fine = nn.Conv2d(outputs + noisy, outputs, 3, 1, 1)
+        self.last = nn.Conv2d(outputs, 4, 3, 1, 1)
+        nn.init.normal_(self.last.weight, std=0.01)  # begins as the coarse model: no detail
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, expression, pose, code):
+        known = torch.cat([expression, 3 * pose[:, JAW], code], 1)
+        x = self.start(known).unflatten(1, (self.first, 8, 8))
+        for k, layer in enumerate(self.layers):
+            x = F.leaky_relu(layer(x), 0.2)
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = torch.cat([x, getattr(self, f"noise{k}").expand(len(x), -1, -1, -1)], 1)
+        raw = self.last(F.leaky_relu(self.fine(x), 0.2))
+        return torch.cat([DEEPEST * (0.5 * raw[:, :1]).tanh(), STRONGEST * raw[:, 1:].tanh()], 1)
+
+
+class DetailModel(nn.Module):
+    """The detail branch of one head: ``code = model.read(…)``, ``maps = model(expression, …)``."""
+
+    def __init__(self, flame, size=SIZE):
+        super().__init__()
+        self.config = {"n_expression": flame.n_expression, "size": size}
+        self.relief = Relief(flame)
+        self.encoder = DetailEncoder(size)
+        self.decoder = DetailDecoder(flame.n_expression, size)
+
+    def forward(self, expression, pose, detail):
+        """Detail maps (N, 4, 256, 256) of codes (N, D) for any expression and jaw: the same
+        person's wrinkles, moved. Displacement in metres, change of log albedo. N may be 1 in any
+        of them. Raises ValueError for codes of another size.
+        """
+        if detail.ndim != 2 or detail.shape[1] != self.config["size"]:
+            raise ValueError(f"detail has shape {tuple(detail.shape)}; (N, {self.config['size']}) "
+                             "is needed: read a photograph's with DetailModel.read.")  # fmt: skip
+        n = max(map(len, (expression, pose, detail)))
+        rows = (part.expand(n, -1) for part in (expression, pose, detail))
+        return self.decoder(*rows) * self.relief.mask
+
+    def of(self, code):
+        """Detail maps of a FaceCode that has detail."""
+        return self(code.expression, code.pose, code.detail)
+
+    @torch.no_grad()
+    def read(self, images, coarse, vertices, camera):
+        """Detail codes (N, D) of pictures (N, 3, S, S) in 0…1.
+
+        coarse (N, 3, S, S) drawings of the head without detail · vertices (N, V, 3) and camera
+        (N, 3) that they were drawn with. Raises ValueError in training mode.
+        """
+        if self.training:
+            raise ValueError("The detail model is in training mode; call eval() first.")
+        return self.encoder(*self.relief.unwrap(images, vertices, camera, coarse))
+
+    def save(self, path=WEIGHTS):
+        """Write the weights, whole or not at all; matrices in half precision."""
+        state = {k: v.half() if v.ndim > 1 else v for k, v in self.state_dict().items()}
+        with atomic_path(path) as temporary:
+            torch.save({"format": FORMAT, "config": self.config, "state": state}, temporary)
+
+    @classmethod
+    def load(cls, flame, path=WEIGHTS, device=None):
+        """Read what ``save`` wrote, in eval mode. Raises FileNotFoundError, or ValueError: not
+        such a file, or made for a head with other expressions."""
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; type: python -m course train detail")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            config, state = content["config"], content["state"]
+            if content["format"] != FORMAT:
+                raise KeyError
+            wanted = config["n_expression"]
+            size = config["size"]
+        except Exception:  # torch raises many kinds for a damaged file
+            raise ValueError(f"{path} does not hold a detail model.") from None
+        if wanted != flame.n_expression:
+            raise ValueError(f"{path} was made for a head with {wanted} expressions; {flame.name} "
+                             f"has {flame.n_expression}.")  # fmt: skip
+        model = cls(flame, size)
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError):
+            raise ValueError(f"{path} does not hold a detail model.") from None
+        return model.eval().to(resolve_device(device))
