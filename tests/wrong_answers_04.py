@@ -1,0 +1,105 @@
+"""Answers to notebook 04's exercises that a learner could give, and that are wrong."""
+
+import torch
+
+
+def not_shares(points, truth, weights):
+    return (weights * (points - truth).abs().mean(-1)).sum(-1).mean()
+
+
+def mean_of_weighted(points, truth, weights):
+    """Divided by the number of points instead of the weights' sum."""
+    return (weights * (points - truth).abs().mean(-1)).mean()
+
+
+def euclidean(points, truth, weights):
+    distance = (points - truth).norm(dim=-1)
+    return (weights / weights.sum() * distance).sum(-1).mean()
+
+
+def no_weights(points, truth, weights):
+    return (points - truth).abs().mean()
+
+
+def signs_cancel(points, truth, weights):
+    return (weights / weights.sum() * (points - truth).mean(-1)).sum(-1).mean().abs()
+
+
+def summed_over_axes(points, truth, weights):
+    return (weights / weights.sum() * (points - truth).abs().sum(-1)).sum(-1).mean()
+
+
+def no_mask(image, photo, mask):
+    return (image - photo).abs().mean()
+
+
+def one_mask_for_all(image, photo, mask):
+    """All pictures' pixels in one pot: large faces count more."""
+    difference = (image - photo).abs().mean(1, keepdim=True)
+    return (difference * mask).sum() / mask.sum().clamp_min(1e-6)
+
+
+def three_colours_too_many(image, photo, mask):
+    difference = (image - photo).abs()
+    return ((difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1e-6)).mean()
+
+
+def divided_by_nothing(image, photo, mask):
+    """0/0 for a face that is not there."""
+    difference = (image - photo).abs().mean(1, keepdim=True)
+    return ((difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
+
+
+def _gaussian(chroma, mean, precision):
+    offset = chroma - mean
+    return 0.5 * ((offset @ precision) * offset).sum(1).mean()
+
+
+def no_logarithm(colours, mean, precision):
+    red, green, blue = colours.unbind(1)
+    return _gaussian(torch.stack([red / green, blue / green], 1), mean, precision)
+
+
+def over_blue(colours, mean, precision):
+    red, green, blue = colours.log().unbind(1)
+    return _gaussian(torch.stack([red - blue, green - blue], 1), mean, precision)
+
+
+def squared_distance(colours, mean, precision):
+    """Without the precision: every direction as usual as the other."""
+    red, green, blue = colours.log().unbind(1)
+    return _gaussian(torch.stack([red - green, blue - green], 1), mean, torch.eye(2))
+
+
+def not_halved(colours, mean, precision):
+    red, green, blue = colours.log().unbind(1)
+    return 2 * _gaussian(torch.stack([red - green, blue - green], 1), mean, precision)
+
+
+def everybody_the_same(shape, person):
+    return (shape - shape.mean(0)).square().mean()
+
+
+def toward_zero(shape, person):
+    return shape.square().mean()
+
+
+def per_person_mean(shape, person):
+    """Each person counts the same, however many photographs."""
+    parts = [shape[person == p] for p in person.unique()]
+    return torch.stack([(part - part.mean(0)).square().mean() for part in parts]).mean()
+
+
+def neighbours(shape, person):
+    """Each row against the next one of the batch."""
+    return (shape[1:] - shape[:-1]).square().mean()
+
+
+WRONG = {
+    "4.1": [
+        not_shares, mean_of_weighted, euclidean, no_weights, signs_cancel, summed_over_axes,
+    ],
+    "4.2": [no_mask, one_mask_for_all, three_colours_too_many, divided_by_nothing],
+    "4.3": [no_logarithm, over_blue, squared_distance, not_halved],
+    "4.4": [everybody_the_same, toward_zero, per_person_mean, neighbours],
+}  # fmt: skip
