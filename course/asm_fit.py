@@ -46,9 +46,12 @@ class AdaptiveHead(nn.Module):
         """Vertices (N, V, 3) in metres. Raises ValueError for wrong sizes."""
         if shape is None:
             return self.flame(None, expression, pose)
+        rows = len(shape)
+        if shape.stride(0) == 0:  # one face, expanded to many rows: the bones move once
+            shape = shape[:1]
         offsets = self.asm(self.asm.code(shape, self.free)) - self.v_template
         if expression is None and pose is None:
-            return self.v_template + offsets
+            return (self.v_template + offsets).expand(rows, -1, -1)
         return self.flame(None, expression, pose, offsets)
 
 
