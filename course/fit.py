@@ -177,7 +177,7 @@ class Fitter:
     def code(self):
         n = len(self.images)
         shared = {k: self.free[k].expand(n, -1) for k in ("shape", "albedo")}
-        return FaceCode(**({k: v for k, v in self.free.items() if k != "distance"} | shared))
+        return FaceCode(**({k: self.free[k] for k in self.free if k != "distance"} | shared))
 
     def _adam(self, names, scale=1.0):
         return torch.optim.Adam(

@@ -303,6 +303,20 @@ def detect(image, face=0, detector="auto"):
     return Detection(points, sigma, chosen.box, "built-in", len(faces))
 
 
+def follow(image, before, detector="auto"):
+    """The landmarks in the next frame of a film, looked for where they were ``before``.
+
+    Many times faster than ``detect``, which is asked when the face is lost there; raises as it
+    does.
+    """
+    face = _confirmed(image, before.box, SURE)
+    if face is None or detector == "face_alignment" or before.detector == "face_alignment":
+        return detect(image, detector=detector)
+    roll = landmark_net.upright_roll(face.points)
+    points, sigma = landmark_net.predict(landmark_net.load(), image, face.box, roll=roll)
+    return Detection(points, sigma, face.box, "built-in", before.n_faces)
+
+
 def face_alignment_weights():
     """The landmark network's file in torch hub's folder, or None."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"

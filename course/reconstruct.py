@@ -354,8 +354,14 @@ def _turned(flame, code, yaw):
 
 def portrait(flame, renderer, code, colours):
     vertices = flame(code.shape, code.expression, code.pose)
+    return renderer(vertices, portrait_camera(flame, vertices), colours, studio_light(vertices),
+                    background=BACKGROUND).image  # fmt: skip
+
+
+def portrait_camera(flame, vertices):
+    """A camera (1, 3) that shows the whole head of vertices (1, V, 3), in the middle."""
     camera = torch.tensor([flame.default_camera]).to(vertices)
     camera[:, 0] *= 0.66
     middle = (vertices.amax(1) + vertices.amin(1)) / 2
     camera[:, 1:] = -middle[:, :2] - torch.tensor([[0.0, 0.018]]).to(camera)
-    return renderer(vertices, camera, colours, studio_light(vertices), background=BACKGROUND).image
+    return camera

@@ -1,0 +1,194 @@
+"""Films in and out: folders of frames, video files, GIF, MP4 and WebM."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageSequence
+
+from course import photo
+from course.files import atomic_path
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif"}
+VIDEOS = {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".gif"}
+MAX_FRAMES = 300
+FPS = 20.0  # of films that do not say
+# what may be in an .mp4 or .webm, best first; which of them there are depends on OpenCV's build
+CODECS = {".mp4": ("avc1", "mp4v"), ".webm": ("VP90", "VP80")}
+PALETTE_FRAMES = 12  # frames that the colours of a GIF are chosen from
+
+
+def is_film(path):
+    """Whether a path is a video file, by its name."""
+    return Path(path).suffix.lower() in VIDEOS
+
+
+def read(path, every=1):
+    """[(name, picture (H, W, 3) uint8)] of a film's frames, and frames a second.
+
+    ``path`` is a video file, a moving GIF, or a folder whose pictures are the frames in the order
+    of their names (frame_2 before frame_10). ``every`` n takes each n-th frame. Raises ValueError
+    for what is none of these, holds no frame, or more than MAX_FRAMES of them.
+    """
+    path = Path(path)
+    if every < 1:
+        raise ValueError(f"--every {every}: take every frame, 1, or every second, 2, and so on.")
+    if path.is_dir():
+        files = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=_counted)
+        found, fps = ((p.stem, photo.read(p)) for p in files[::every]), FPS
+    elif not path.is_file():
+        raise ValueError(f"There is no film {path}: neither a folder of frames nor a video file.")
+    elif path.suffix.lower() == ".gif":
+        found, fps = _gif_frames(path, every)
+    else:
+        found, fps = _video_frames(path, every)
+    frames = []
+    for frame in found:
+        frames.append(frame)
+        if len(frames) > MAX_FRAMES:
+            raise ValueError(f"{path} has more than {MAX_FRAMES} frames; --every {every + 1} or "
+                             "more leaves some out.")  # fmt: skip
+    if not frames:
+        raise ValueError(f"There is no frame that can be read in {path}.")
+    return frames, fps / every
+
+
+def _counted(path):
+    """A key that sorts frame_2 before frame_10."""
+    parts, digits = [], ""
+    for letter in path.stem + " ":
+        if letter.isdigit():
+            digits += letter
+            continue
+        if digits:
+            parts.append((1, int(digits), ""))
+            digits = ""
+        parts.append((0, 0, letter))
+    return parts
+
+
+def _gif_frames(path, every):
+    try:
+        with Image.open(path) as picture:
+            pause = picture.info.get("duration") or 1000 / FPS
+            frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(picture)]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} is not a film that can be read ({error}).") from None
+    return [(f"{every * k:04d}", f) for k, f in enumerate(frames[::every])], 1000 / pause
+
+
+def _video_frames(path, every):
+    with _silence():
+        video = cv2.VideoCapture(str(path))
+    fps = video.get(cv2.CAP_PROP_FPS) or FPS
+
+    def frames():
+        number = 0
+        while video.grab():
+            if number % every == 0:
+                yield f"{number:04d}", cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
+            number += 1
+        video.release()
+
+    return frames(), fps
+
+
+def save(path, frames, fps=FPS):
+    """Write frames (H, W, 3) uint8, all of one size, as .gif, .mp4 or .webm; whole or not at all.
+
+    MP4 is H.264 where imageio-ffmpeg or OpenCV can write it, else MPEG-4 (players open it,
+    browsers do not); WebM is VP9 or VP8. Raises ValueError without frames or an encoder.
+    """
+    frames, suffix = list(frames), Path(path).suffix.lower()
+    if not frames:
+        raise ValueError(f"There is no frame to write to {path}.")
+    with atomic_path(path) as temporary:
+        if suffix == ".gif":
+            _save_gif(temporary, frames, fps)
+        elif suffix not in CODECS:
+            raise ValueError(f"{suffix} is no kind of film; choose .gif, .mp4 or .webm.")
+        elif not (
+            _save_by_ffmpeg(temporary, frames, fps) or _save_by_opencv(temporary, frames, fps)
+        ):
+            raise ValueError(f"No encoder here can write {suffix}; install imageio-ffmpeg, or "
+                             "take .gif.")  # fmt: skip
+
+
+def save_all(path, frames, fps=FPS):
+    """Write ``path`` as GIF, and beside it MP4 and WebM where there is an encoder: the paths."""
+    frames, written = list(frames), []
+    for suffix in (".gif", *CODECS):
+        target = Path(path).with_suffix(suffix)
+        with contextlib.suppress(*(() if suffix == ".gif" else (ValueError,))):
+            save(target, frames, fps)
+            written.append(target)
+    return written
+
+
+def _save_gif(path, frames, fps):
+    """One palette for all frames, so that what stands still does not flicker."""
+    some = frames[:: max(1, len(frames) // PALETTE_FRAMES)]
+    sheet = Image.fromarray(np.concatenate([f[::2, ::2] for f in some]))
+    palette = sheet.quantize(256, Image.Quantize.MEDIANCUT)
+    first, *rest = (
+        Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
+    )
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0,
+               disposal=1)  # fmt: skip
+
+
+def _even(frame):
+    """Encoders halve the colours' resolution: both sides are made even."""
+    height, width = frame.shape[:2]
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+
+
+def _save_by_ffmpeg(path, frames, fps):
+    """Whether imageio-ffmpeg, where installed, wrote the film."""
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        return False
+    height, width = _even(frames[0]).shape[:2]
+    codec = {".mp4": "libx264", ".webm": "libvpx-vp9"}[path.suffix]
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=fps, codec=codec, quality=7
+    )
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(_even(frame)))
+    writer.close()
+    return True
+
+
+def _save_by_opencv(path, frames, fps):
+    """Whether some codec of OpenCV's wrote the film."""
+    height, width = _even(frames[0]).shape[:2]
+    for name in CODECS[path.suffix]:
+        with _silence():
+            code = cv2.VideoWriter_fourcc(*name)
+            writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (width, height))
+            if not writer.isOpened():
+                continue
+            for frame in frames:
+                writer.write(cv2.cvtColor(_even(frame), cv2.COLOR_RGB2BGR))
+            writer.release()
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _silence():
+    """Keep what OpenCV's C code says about codecs that are not there off the screen."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
