@@ -53,9 +53,8 @@ def add_arguments(parser):
     parser.add_argument("--count", type=int, help="pictures to train on; all, where not given")
     parser.add_argument("--network", choices=NETWORKS, default="mlp")
     parser.add_argument("--loss", choices=gan.KINDS, default="non-saturating")
-    parser.add_argument(
-        "--spectral", action="store_true", help="spectral norm in the discriminator"
-    )
+    parser.add_argument("--norm", choices=("batch", "spectral", "none"),
+                        help="discriminator; if not given: mlp none, dcgan batch")  # fmt: skip
     parser.add_argument("--device", default=None)
 
 
@@ -155,8 +154,8 @@ def new_game(args):
     build, judge = NETWORKS[args.network]
     wide = {"width": args.width} if args.network == "dcgan" else {}
     generator = build(args.latent_dim, args.img_size, args.channels, **wide).to(device)
-    usual = "batch" if args.network == "dcgan" else None
-    norm = "spectral" if args.spectral else usual
+    usual = "batch" if args.network == "dcgan" else "none"
+    norm = {"none": None}.get(args.norm or usual, args.norm or usual)
     discriminator = judge(args.img_size, args.channels, norm=norm, **wide).to(device)
     return Game(generator, discriminator, args.loss, args.lr, (args.b1, args.b2), args.r1, args.ema)
 

@@ -62,8 +62,8 @@ def test_it_leaves_sheets_and_weights(tmp_path, capsys):
     assert "generator.pt" in capsys.readouterr().out
 
 
-OPTIONS = ("--network", "dcgan", "--width", "4", "--loss", "hinge", "--spectral", "--r1", "1",
-           "--ema", "0.9", "--latent_dim", "8")  # fmt: skip
+OPTIONS = ("--network", "dcgan", "--width", "4", "--loss", "hinge", "--norm", "spectral",
+           "--r1", "1", "--ema", "0.9", "--latent_dim", "8")  # fmt: skip
 
 
 def test_stopped_and_gone_on_is_the_same_as_in_one_go(tmp_path, monkeypatch):
