@@ -140,7 +140,7 @@ class Fitter:
         n = len(images)
         code = FaceCode.zeros(flame, n) if start is None else start.clone()
         guess = code.clone()
-        guess.pose[:, ROOT], guess.camera = _first_pose(flame, points, self.size)
+        guess.pose[:, ROOT], guess.camera = first_pose(flame, points, self.size)
         # a start may be a poor one: then the landmarks alone know better how the head is turned
         poor = self._misses(guess) < 0.7 * self._misses(code)
         code.pose[poor], code.camera[poor] = guess.pose[poor], guess.camera[poor]
@@ -383,7 +383,7 @@ class _VertexAlbedo:
         return (self.mean * density.exp()).clamp(0, 1)
 
 
-def _first_pose(flame, points, size):
+def first_pose(flame, points, size):
     """Root rotation (N, 3) and camera (N, 3) of the mean face, in closed form.
 
     The best affine map from the mean's landmarks to the picture is made a rotation: its two rows,

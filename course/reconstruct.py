@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
-from course import export, fit, metrics, photo, texture
+from course import export, fit, metrics, photo, quality, texture
+from course.detail import DetailModel
 from course.encode import first_guess
 from course.encoder import FaceModel
 from course.facecode import ROOT, resolve_device
@@ -39,6 +40,8 @@ def add_arguments(parser):
     reading_arguments(parser)
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
+    parser.add_argument("--detail", action="store_true",
+                        help="wrinkles too: displacement and normal map")  # fmt: skip
     saving_arguments(parser)
 
 
@@ -86,6 +89,7 @@ def run(args):
     flame = FLAME.load(device=device)
     Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
     model = load_encoder(args, flame)
+    branch = DetailModel.load(flame, device=device) if args.detail else None
     jobs = collect(args.inputpath)
     loaded, failed = [], 0
     for name, source in jobs:
@@ -99,6 +103,9 @@ def run(args):
         others = f", the largest of {found.n_faces} faces" if found.n_faces > 1 else ""
         chosen = f", face {args.face} of {found.n_faces}" if args.face > 1 else others
         print(f"{name}: 68 landmarks by the {found.detector} detector{chosen}")
+        for trouble, sentence in quality.check(image, found, flame).troubles.items():
+            if trouble != "several faces":  # said already
+                print(f"{name}: hint: {sentence}")
         loaded.append((name, image, found))
     detect_seconds = time.perf_counter() - started
     groups = [loaded] if args.same_person and loaded else [[item] for item in loaded]
@@ -108,10 +115,21 @@ def run(args):
         clock = time.perf_counter()
         colours, _ = texture.sample(result, flame)
         result.seconds["texture"] = time.perf_counter() - clock
+        if branch is not None:
+            clock = time.perf_counter()
+            result.codes = result.codes.replace(detail=detail_photo().fit_detail(branch, result))
+            result.seconds["detail"] = time.perf_counter() - clock
         result.seconds = {"read and detect": detect_seconds / max(len(loaded), 1)} | result.seconds
         for n, (name, image, found) in enumerate(group):
-            save(args, name, flame, result, n, image, found, colours)
+            save(args, name, flame, result, n, image, found, colours, branch)
     return 2 if failed else 0
+
+
+def detail_photo():
+    """The module that writes and draws detail: it is built on this one."""
+    from course import detail_photo
+
+    return detail_photo
 
 
 def load_encoder(args, flame):
@@ -178,12 +196,15 @@ def sample_photo():
     return astronaut()
 
 
-def save(args, name, flame, result, n, image, found, colours):
-    """Write one face's folder, whole or not at all, and say how good it is."""
+def save(args, name, flame, result, n, image, found, colours, branch=None):
+    """Write one face's folder, whole or not at all, and say how good it is.
+
+    ``branch`` is the DetailModel of faces with detail.
+    """
     clock = time.perf_counter()
     target = args.savefolder / name
     with whole_folder(target) as workplace:
-        save_face(args, workplace, name, flame, result, n, found, colours)
+        save_face(args, workplace, name, flame, result, n, found, colours, branch)
         panels = None
         if args.saveVis or args.saveImages:
             panels = draw_panels(flame, result, n, image, found, colours, args.rasterizer_type)
@@ -191,6 +212,9 @@ def save(args, name, flame, result, n, image, found, colours):
             export.save_png(workplace / f"{name}_vis.png", join(panels))
         if args.saveImages:
             save_images(workplace, name, panels, colours)
+        if args.saveVis and branch is not None:
+            picture = detail_photo().draw_detail(branch, result.codes[n], colours)
+            export.save_png(workplace / f"{name}_detail.png", picture)
     result.seconds["write"] = time.perf_counter() - clock
     model = result.landmarks[n]
     # hair and hands before the face are not the model's to explain
@@ -204,7 +228,7 @@ def save(args, name, flame, result, n, image, found, colours):
     print(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")
 
 
-def save_face(args, folder, name, flame, result, n, found, colours):
+def save_face(args, folder, name, flame, result, n, found, colours, branch=None):
     """Write the files of one face that are asked for, all but the pictures of the panel.
 
     ``found`` is what was detected, or None for a face that no photograph shows.
@@ -212,9 +236,14 @@ def save_face(args, folder, name, flame, result, n, found, colours):
     code, vertices = result.codes[n], result.vertices[n].cpu().numpy()
     model, detected = result.landmarks[n], {} if found is None else {"detected": found.points}
     code.save(folder / "code.json", head=flame.name)
+    normals = None
+    if branch is not None:
+        writer = detail_photo()
+        depth, normals = writer.pictures_of(branch, code, result.vertices[n : n + 1])
+        writer.save_detail(folder, name, depth, normals)
     if args.saveObj:
         mesh = export.textured_mesh(vertices, flame.faces.cpu(), flame.vt.cpu(), flame.ft.cpu(),
-                                    export.to_uint8(colours))  # fmt: skip
+                                    export.to_uint8(colours), normals)  # fmt: skip
         export.save_obj(folder / f"{name}.obj", mesh)
         export.save_glb(folder / f"{name}.glb", mesh)
     if args.saveKpt:

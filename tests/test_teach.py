@@ -201,6 +201,16 @@ def test_upload_hands_the_bytes_over():
     assert got == [("me.jpg", b"abc")]
 
 
+def test_upload_hands_over_several():
+    got = []
+    button = widgets.upload(lambda name, content: got.append(name), several=True)
+    photo = {"type": "image/jpeg", "size": 3, "content": b"abc"}
+    photo["last_modified"] = datetime(2026, 1, 1)
+    button.value = ({**photo, "name": "a.jpg"}, {**photo, "name": "b.jpg"})
+    assert got == ["a.jpg", "b.jpg"]
+    assert button.multiple
+
+
 def test_vertex_colours_are_the_texture_at_the_vertex(flame):
     ramp = (torch.arange(64) + 0.5) / 64
     texture = torch.stack(

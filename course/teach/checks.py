@@ -2,7 +2,8 @@
 
 ``@exercise("1.2")`` compares the learner's function with the course's on small, random and edge
 cases, says what differs on the smallest failing one, and leaves a working function behind the name
-either way. What was tried is kept in this kernel only; ``progress`` prints it.
+either way. What was tried is kept in this kernel; ``progress`` prints it. What was right is kept on
+this machine too (``record``), for the certificate.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import threading
 import numpy as np
 import torch
 
-from course.teach import solutions
+from course.teach import record, solutions
 from course.teach.solutions import EXERCISES, QUESTIONS
 
 SECONDS = 20  # a learner's function that takes longer is stopped
@@ -39,6 +40,8 @@ def exercise(number):
     def check(function):
         state, lines = judge(entry, function)
         _state[number] = state
+        if state == RIGHT:
+            record.remember(number)
         print(f"Exercise {number} · " + "\n    ".join(lines))
         if state == RIGHT:
             return function
@@ -248,6 +251,8 @@ def quiz(question, choice=...):
     choice = str(choice).strip().lower()
     if choice in options:
         _state[question] = RIGHT if choice == entry["answer"] else WRONG
+        if choice == entry["answer"]:
+            record.remember(question)
         print(f"Question {question} · {entry[choice]}")
     else:
         print(f"Question {question} · {choice!r} is none of the answers; choose {listed}.")

@@ -83,9 +83,11 @@ def show(widget):
     display(widget)
 
 
-def upload(save_to):
-    """A button that takes a picture from the learner's disk; ``save_to(name, bytes)`` gets it."""
-    button = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Your photo")
+def upload(save_to, several=False):
+    """A button that takes a picture from the learner's disk, or ``several`` at a time;
+    ``save_to(name, bytes)`` gets each."""
+    text = "Your photos" if several else "Your photo"
+    button = ipywidgets.FileUpload(accept="image/*", multiple=several, description=text)
 
     def received(change):
         for item in change["new"]:
