@@ -86,14 +86,14 @@ class DetailDecoder(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.layers, noisy = nn.ModuleList(), 0
         for k, (inputs, outputs) in enumerate(pairwise(widths)):
-            self.layers.append(nn.Conv2d(inputs + noisy, outputs, 3, 1, 1))
+            self.layers.append(_conv(inputs, outputs, noisy))
             side = 16 * 2**k
             noisy = int(side >= 64)
             noise = torch.randn(1, noisy, side, side, generator=generator)
             self.register_buffer(f"noise{k}", noise, persistent=False)
-        self.fine = nn.Conv2d(outputs + noisy, outputs, 3, 1, 1)
+        self.fine = _conv(outputs, outputs, noisy)
         self.last = nn.Conv2d(outputs, 4, 3, 1, 1)
-        nn.init.normal_(self.last.weight, std=0.01)  # begins as the coarse model: no detail
+        nn.init.normal_(self.last.weight, std=0.03)  # begins near the coarse model: little detail
         nn.init.zeros_(self.last.bias)
 
     def forward(self, expression, pose, code):
@@ -105,6 +105,13 @@ class DetailDecoder(nn.Module):
             x = torch.cat([x, getattr(self, f"noise{k}").expand(len(x), -1, -1, -1)], 1)
         raw = self.last(F.leaky_relu(self.fine(x), 0.2))
         return torch.cat([DEEPEST * (0.5 * raw[:, :1]).tanh(), STRONGEST * raw[:, 1:].tanh()], 1)
+
+
+def _conv(inputs, outputs, noisy):
+    """A 3 × 3 convolution that does not look at its noise channel to begin with."""
+    layer = nn.Conv2d(inputs + noisy, outputs, 3, 1, 1)
+    nn.init.zeros_(layer.weight[:, inputs:])
+    return layer
 
 
 class DetailModel(nn.Module):

@@ -286,19 +286,19 @@ class SkinMaker:
         fine = self._noise(rng, 1.5)
         uneven = self._noise(rng, 4.5)
         weather = 0.5 + 0.8 * age
-        return (-0.045 * strength * coarse * pores + 0.010 * weather * fine
-                + 0.030 * weather * uneven)  # fmt: skip
+        return (-0.055 * strength * coarse * pores + 0.016 * weather * fine
+                + 0.040 * weather * uneven)  # fmt: skip
 
     def _tint(self, rng, age):
         """Change of log albedo (3, R, R): freckles, moles, veins, redness."""
-        melanin = 0.045 * self._noise(rng, 7) + 0.045 * self._noise(rng, 2.2)
-        blood = 0.035 * self._noise(rng, 9) + 0.035 * self._noise(rng, 3.0)
+        melanin = 0.05 * self._noise(rng, 7) + 0.07 * self._noise(rng, 2.2)
+        blood = 0.04 * self._noise(rng, 9) + 0.06 * self._noise(rng, 3.0)
         flush = sum(self._ball(u, 0.49, 16) for u in (0.42, 0.58)) + 0.8 * self._ball(0.5, 0.48, 10)
         blood = blood + rng.uniform(-0.05, 0.16) * flush
         freckled = max(0, rng.normal() * 1.0 - 0.1)
         across = 0.25 + sum(self._ball(u, 0.52, 18) for u in (0.42, 0.58))
         across = across + self._ball(0.5, 0.55, 14)
-        melanin = melanin + 0.65 * freckled * across * np.maximum(self._noise(rng, 1.9) - 1.5, 0)
+        melanin = melanin + 0.9 * freckled * across * np.maximum(self._noise(rng, 1.9) - 1.5, 0)
         sun = np.maximum(self._noise(rng, 5.5) - 1.9, 0) * max(0, age - 0.5) * 0.9
         melanin = melanin + sun
         # moles: not on the brows

@@ -20,15 +20,17 @@ def split_vertices(faces, ft):
     return unique[:, 0], unique[:, 1], index.reshape(-1, 3)
 
 
-def textured_mesh(vertices, faces, vt, ft, texture):
+def textured_mesh(vertices, faces, vt, ft, texture, normals=None):
     """A trimesh of split vertices.
 
-    vertices (V, 3) metres, faces (F, 3), vt (T, 2), ft (F, 3), texture (R, R, 3) uint8.
+    vertices (V, 3) metres, faces (F, 3), vt (T, 2), ft (F, 3), texture (R, R, 3) uint8; normals
+    likewise, a tangent-space normal map, or None.
     """
     places, texture_places, triangles = split_vertices(faces, ft)
     material = trimesh.visual.material.PBRMaterial(
         name="face",
         baseColorTexture=Image.fromarray(texture),
+        normalTexture=None if normals is None else Image.fromarray(normals),
         metallicFactor=0.0,
         roughnessFactor=0.75,
         doubleSided=True,
@@ -45,7 +47,11 @@ def save_glb(path, mesh):
 
 
 def save_obj(path, mesh):
-    """Write ``name.obj``, ``name.mtl`` and ``name.png`` beside each other."""
+    """Write ``name.obj``, ``name.mtl`` and ``name.png`` beside each other.
+
+    A normal map goes into ``name_normal.png``; the .mtl names it as Blender (map_Bump) and others
+    (norm) read it.
+    """
     stem = path.stem.replace(" ", "_")  # many readers split file names in an .mtl at spaces
     simple = mesh.copy()
     image = mesh.visual.material.baseColorTexture
@@ -54,6 +60,11 @@ def save_obj(path, mesh):
     text, files = trimesh.exchange.obj.export_obj(
         simple, include_normals=True, return_texture=True, mtl_name=f"{stem}.mtl"
     )
+    if mesh.visual.material.normalTexture is not None:
+        save_png(
+            path.with_name(f"{stem}_normal.png"), np.asarray(mesh.visual.material.normalTexture)
+        )
+        files[f"{stem}.mtl"] += f"\nmap_Bump {stem}_normal.png\nnorm {stem}_normal.png\n".encode()
     for name, content in files.items():
         target = path.with_name(name)
         with atomic_path(target) as temporary:

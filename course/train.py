@@ -31,13 +31,14 @@ YAW_BINS = ((0, 20), (20, 35), (35, 50))
 
 def add_arguments(parser):
     """One sub-command a network."""
-    from course import train_encoder, train_identity
+    from course import train_detail, train_encoder, train_identity
 
     networks = parser.add_subparsers(dest="network", required=True, metavar="NETWORK")
     for name, module, text in (
         ("landmarks", None, "68 landmarks in a picture (data/landmarks.pt)"),
         ("encoder", train_encoder, "a face's codes from its picture (data/encoder.pt)"),
         ("identity", train_identity, "who it is, for the identity loss (data/identity.pt)"),
+        ("detail", train_detail, "wrinkles that move with the expression (data/detail.pt)"),
     ):
         sub = networks.add_parser(name, help=text, description=text)
         (module.add_arguments if module else _landmark_arguments)(sub)

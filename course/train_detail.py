@@ -1,0 +1,280 @@
+"""``python -m course train detail``: the detail branch, from synthetic people with fine skin.
+
+A code is read from one photograph of a person and has to explain the other too, with the other's
+expression and jaw (DECA's detail consistency), so that it says who and not what they do. A third of
+the steps also sees the true displacement, which nobody has of real people and which saves hours.
+"""
+
+import contextlib
+import copy
+import json
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from course import metrics
+from course.detail import WEIGHTS, DetailModel
+from course.detail_album import HELD_OUT, PHOTO, make_album, studio
+from course.files import DATA, atomic_path, quiet, write_text
+from course.flame import FLAME
+from course.gan import PatchDiscriminator, discriminator_loss, generator_loss
+from course.losses import IdentityNet
+from course.realism import detail_gap, feature_distance
+from course.relief import RESOLUTION, WINDOW
+from course.train import _follow
+
+PATCH = 192  # pixels a side of what is compared
+RATE, CRITIC_RATE = 4e-3, 1e-3
+BATCH = 4
+PEOPLE, JUDGED = 96, 16  # trained on, and set aside
+FOLDER = DATA.parent / "runs" / "detail"
+TRUTH = 1.0  # weight of the true displacement while it is shown
+
+
+def add_arguments(parser):
+    parser.add_argument("--people", type=int, default=PEOPLE, help="two photographs each")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch", type=int, default=BATCH, help="photographs a step")
+    parser.add_argument("--features", type=float, default=0.3, help="weight of the feature loss")
+    parser.add_argument("--adversarial", type=float, default=0.03,
+                        help="weight of the discriminator, in the last third")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes that make photographs")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="photographs, checkpoint")
+    parser.add_argument("--output", type=Path, default=WEIGHTS)
+
+
+def run(args):
+    """Train, write the weights and their report; exit code 0. Raises ValueError."""
+    if args.steps < 2 or args.people < args.batch or args.batch < 2:
+        raise ValueError("at least two steps, and two photographs a step of as many people")
+    flame = FLAME.load(device="cpu")
+    album = make_album(args.folder, args.people, 0, args.workers)
+    shelf = make_album(args.folder, JUDGED, HELD_OUT, args.workers)
+    begun = time.perf_counter()
+    torch.manual_seed(args.seed)
+    trainer = Trainer(DetailModel(flame), album, args.seed, args.batch)
+    checkpoint = args.folder / "checkpoint.pt"
+    trainer.restore(checkpoint)
+    third = args.steps // 3
+    with trainer.kept(checkpoint):
+        trainer.train(third, args.steps, truth=TRUTH)
+        trainer.train(2 * third, args.steps, features=args.features)
+        trainer.train(args.steps, args.steps, features=args.features, adversarial=args.adversarial)
+    trainer.average.save(args.output)
+    report = {
+        "command": f"python -m course train detail --people {args.people} --steps {args.steps} "
+        f"--batch {args.batch} --features {args.features:g} --adversarial {args.adversarial:g} "
+        f"--seed {args.seed}",
+        "steps": trainer.step,
+        "photographs": len(album),
+        "minutes": round((trainer.seconds + time.perf_counter() - begun) / 60, 1),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "held out": judge(trainer.average, shelf),
+        "held out, no detail": judge(None, shelf),
+    }
+    for kind in ("held out", "held out, no detail"):
+        print(kind + ": " + ", ".join(f"{k} {v:.3f}" for k, v in report[kind].items()))
+    write_text(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    checkpoint.unlink(missing_ok=True)
+    print(f"wrote {args.output} and {args.output.with_suffix('.json').name}")
+    return 0
+
+
+class Trainer:
+    """Trains a DetailModel on an Album; ``average`` is what to use of it.
+
+    The loss is 10 L1 of patches of photographs + 0.002 mean z² + 0.003 mean (D / 0.1 mm)²
+    + 0.01 mean tint², and what ``train`` is asked to add: the distance in the features of the
+    frozen identity network, what a patch discriminator says (hinge, spectral norm), and the
+    squared error of the displacement in units of 0.1 mm.
+    """
+
+    def __init__(self, model, album, seed=0, batch=BATCH):
+        self.model, self.album, self.batch = model.train(), album, batch
+        self.average = copy.deepcopy(model).eval()
+        self.critic = PatchDiscriminator(width=16, layers=2)  # judges 34 pixels a side
+        self.network = IdentityNet.load()
+        self.optimizer = torch.optim.Adam(_own(model), lr=RATE, betas=(0.9, 0.99))
+        self.critics = torch.optim.Adam(self.critic.parameters(), lr=CRITIC_RATE, betas=(0.5, 0.99))
+        self.seed, self.step, self.seconds, self.history = seed, 0, 0.0, []
+
+    def train(self, until, total, features=0.0, adversarial=0.0, truth=0.0):
+        """Go on to step ``until`` of ``total``, after which the rate would be zero."""
+        bar = tqdm(total=until, initial=self.step, desc="detail", disable=quiet())
+        with bar:
+            while self.step < until:
+                rate = RATE * min(1, (self.step + 1) / 20) * (1 - self.step / total) ** 0.5
+                self.optimizer.param_groups[0]["lr"] = rate
+                self.history.append(self._one(features, adversarial, truth))
+                self.step += 1
+                keep = min(0.99, (1 + self.step) / (10 + self.step))
+                _follow(self.average, self.model, keep)
+                bar.update()
+
+    def pick(self):
+        """A step's photographs to read, photographs to explain, and where their patches begin."""
+        rng = np.random.default_rng([self.seed, self.step])
+        people = rng.choice(len(self.album) // 2, self.batch, replace=False)
+        read = 2 * people + rng.integers(2, size=self.batch)
+        explain = 2 * people + rng.integers(2, size=self.batch)
+        corners = rng.integers(0, PHOTO - PATCH + 1, (self.batch, 2))
+        return read, explain, corners
+
+    def patches(self, name, rows, corners):
+        """(n, C, PATCH, PATCH) of some photographs' pictures or canvases."""
+        source = getattr(self.album, name)
+        found = np.stack([source[k, :, y : y + PATCH, x : x + PATCH]
+                          for k, (y, x) in zip(rows, corners, strict=True)])  # fmt: skip
+        found = torch.from_numpy(found).float()
+        return found / 255 if name == "images" else found
+
+    def _one(self, features, adversarial, truth):
+        read, explain, corners = self.pick()
+        canvas, photo = (self.patches(n, explain, corners) for n in ("canvases", "images"))
+        rows = torch.from_numpy(explain)
+        codes = self.album.codes
+        code = self.model.encoder(self.album.take("residual", read), self.album.take("seen", read))
+        maps = self.model(codes.expression[rows], codes.pose[rows], code)
+        drawn, mask = over(self.model.relief, canvas, maps, codes.light[rows], photo)
+        loss = 10 * ((drawn - photo).abs() * mask).sum() / (3 * mask.sum())
+        note = {"photometric": loss.item() / 10}
+        loss = loss + 0.002 * code.square().mean() + 0.01 * maps[:, 1:].square().mean()
+        loss = loss + 0.003 * (1e4 * maps[:, :1]).square().mean()
+        if truth:
+            wanted = self.album.take("displacement", explain)  # mm
+            loss = loss + truth * (1e4 * maps[:, 0] - 10 * wanted).square().mean()
+        if features:
+            gap = feature_distance(self.network, drawn, photo)
+            loss, note["features"] = loss + features * gap, gap.item()
+        if adversarial:
+            self.critic.requires_grad_(True)
+            verdict = discriminator_loss(self.critic(photo), self.critic(drawn.detach()), "hinge")
+            self.critics.zero_grad(set_to_none=True)
+            verdict.backward()
+            self.critics.step()
+            self.critic.requires_grad_(False)
+            loss = loss + adversarial * generator_loss(self.critic(drawn), "hinge")
+            note["critic"] = verdict.item()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(_own(self.model), 1.0)
+        self.optimizer.step()
+        return note
+
+    @contextlib.contextmanager
+    def kept(self, path):
+        """Write a checkpoint when this is left, stopped or not."""
+        begun = time.perf_counter() - self.seconds
+        try:
+            yield
+        finally:
+            self.seconds = time.perf_counter() - begun
+            self.save(path)
+
+    def save(self, path):
+        parts = ("model", "average", "critic", "optimizer", "critics")
+        state = {name: getattr(self, name).state_dict() for name in parts}
+        with atomic_path(path) as temporary:
+            torch.save(state | {"step": self.step, "seconds": self.seconds}, temporary)
+
+    def restore(self, path):
+        """Go on from a checkpoint if there is one. Raises ValueError for another model's."""
+        if not Path(path).is_file():
+            return
+        state = torch.load(path, weights_only=True)
+        self.step, self.seconds = state.pop("step"), state.pop("seconds")
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
+
+def _own(model):
+    return [*model.encoder.parameters(), *model.decoder.parameters()]
+
+
+def over(relief, canvas, maps, light, photo):
+    """Painted canvases over photographs, and the mask (N, 1, H, W) of pixels with relief.
+
+    Where detail cannot change anything, the picture is the photograph: nobody is to judge it.
+    """
+    place = canvas[:, :2].permute(0, 2, 3, 1)
+    mask = F.grid_sample(relief.mask.expand(len(canvas), -1, -1, -1), place, align_corners=False)
+    mask = (mask > 0.3).float() * (canvas[:, -1:] > 0)
+    return relief.paint(canvas, maps, light) * mask + photo * (1 - mask), mask
+
+
+# ------------------------------------------------------------------ judging
+
+
+@torch.no_grad()
+def explained(model, album, rows, read=None):
+    """Photographs ``rows`` as a model draws them, their masks, and its maps.
+
+    read: the photographs that the codes are read from, if others; ``model`` None: no detail.
+    """
+    codes, relief = album.codes[rows], studio()[2] if model is None else model.relief
+    canvas, photo = album.take("canvases", rows), album.take("images", rows)
+    if model is None:
+        maps = torch.zeros(len(rows), 4, RESOLUTION, RESOLUTION)
+    else:
+        read = rows if read is None else read
+        code = model.encoder(album.take("residual", read), album.take("seen", read))
+        maps = model(codes.expression, codes.pose, code)
+    drawn, mask = over(relief, canvas, maps, codes.light, photo)
+    return drawn.clamp(0, 1), mask, maps
+
+
+def judge(model, album, chunk=8):
+    """How well an album's photographs are explained; every other code is read from the person's
+    other photograph, so half of the wrinkles have been moved by the decoder.
+
+    PSNR in dB, feature distance, detail gap of the skin in dB, and the error of the displacement
+    in mm (root mean square over the skin).
+    """
+    network, found = IdentityNet.load(), []
+    relief = studio()[2] if model is None else model.relief
+    where = relief.mask[0, 0] > 0.5
+    for start in range(0, len(album), chunk):
+        rows = np.arange(start, min(start + chunk, len(album)))
+        drawn, mask, maps = explained(model, album, rows, rows // 2 * 2)
+        photo = album.take("images", rows)
+        truth = album.take("displacement", rows)
+        for k in range(len(rows)):
+            error = (1000 * maps[k, 0] - truth[k])[where].square().mean().sqrt()
+            found.append((metrics.psnr(drawn[k], photo[k], mask[k]), error.item()))
+        gap = feature_distance(network, middle(drawn), middle(photo)).item()
+        skins = (skin_patches(x, album.take("canvases", rows)) for x in (drawn, photo))
+        found[-1] = (*found[-1], gap, detail_gap(*skins))
+    pairs = np.array([f[:2] for f in found])
+    chunks = np.array([f[2:] for f in found if len(f) > 2])
+    return {"psnr": float(pairs[:, 0].mean()), "displacement mm": float(pairs[:, 1].mean()),
+            "feature distance": float(chunks[:, 0].mean()),
+            "detail gap": float(chunks[:, 1].mean())}  # fmt: skip
+
+
+def middle(images, side=128):
+    """Patches (2N, C, side, side) of the upper and the lower half of the faces."""
+    x = (PHOTO - side) // 2
+    return torch.cat([images[..., y : y + side, x : x + side] for y in (28, PHOTO - side - 28)])
+
+
+def skin_patches(images, canvases, side=48):
+    """Patches (3N, C, side, side) of both cheeks and the forehead, where nothing but skin is."""
+    places = canvases[:, :2]
+    found = []
+    for u, v in ((0.405, 0.49), (0.595, 0.49), (0.5, 0.735)):
+        left, bottom, width = WINDOW
+        at = places.new_tensor([2 * (u - left) / width - 1, 1 - 2 * (v - bottom) / width])
+        away = (places - at.view(1, 2, 1, 1)).square().sum(1) + (canvases[:, -1] == 0)
+        nearest = away.flatten(1).argmin(1)
+        for k, pixel in enumerate(nearest.tolist()):
+            row, column = divmod(pixel, images.shape[-1])
+            y, x = (min(max(q - side // 2, 0), images.shape[-1] - side) for q in (row, column))
+            found.append(images[k, :, y : y + side, x : x + side])
+    return torch.stack(found)
