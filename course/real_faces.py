@@ -55,14 +55,14 @@ def synthetic(count, size=32, seed=0):
     from course.faces_camera import background_bank
     from course.photo import crop_around
 
-    variety = Variety(occluders=0.0, glasses=0.0, camera=False, max_yaw=25.0, roll=10.0,
+    variety = Variety(occluders=0.0, glasses=0.0, camera=False, max_yaw=15.0, roll=10.0,
                       zoom=(1.0, 1.1), shift=0.05,
                       hair=("none", "painted", "short", "long", "big"))  # fmt: skip
     shoot = Photographer(None, variety, background_bank(60), size=max(64, 3 * size // 2))
     images = np.empty((count, size, size, 3), np.uint8)
     for k in tqdm(range(count), desc="photographs", disable=quiet()):
         photo = shoot(np.random.default_rng([seed, k]))
-        crop = crop_around(photo.landmarks, 2 * size, 1.35, upright=True).apply(photo.image)
+        crop = crop_around(photo.landmarks, 2 * size, 1.1, upright=True).apply(photo.image)
         fine = crop.permute(1, 2, 0).numpy()
         small = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
         images[k] = (255 * small).round().clip(0, 255)
@@ -113,22 +113,22 @@ def _channels(images, channels):
     return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA))[:, None]
 
 
-def augment(images, generator, turn=5.0, zoom=0.06, shift=0.05, light=0.12):
+def augment(images, generator, strength=1.0):
     """Pictures (N, C, H, W) mirrored, turned, zoomed, shifted and lit at random, as many again.
 
-    turn  degrees · zoom, shift, light  shares; standard deviations, all. Few real faces become
+    At strength 1 the standard deviations are 5 degrees, 6 %, 5 % and 12 %. Few real faces become
     many pictures, but not many people.
     """
     count = len(images)
 
     def draw(spread):
-        return torch.randn(count, generator=generator) * spread
+        return torch.randn(count, generator=generator) * spread * strength
 
-    angle, scale = draw(np.radians(turn)), torch.exp(draw(zoom))
+    angle, scale = draw(np.radians(5)), torch.exp(draw(0.06))
     mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     cos, sin = scale * torch.cos(angle), scale * torch.sin(angle)
-    rows = torch.stack([cos * mirror, -sin, draw(2 * shift), sin * mirror, cos, draw(2 * shift)], 1)
+    rows = torch.stack([cos * mirror, -sin, draw(0.1), sin * mirror, cos, draw(0.1)], 1)
     grid = F.affine_grid(rows.view(-1, 2, 3).to(images), images.shape, align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    gain = torch.exp(draw(light)).view(-1, 1, 1, 1).to(images)
+    gain = torch.exp(draw(0.12)).view(-1, 1, 1, 1).to(images)
     return (moved * gain).clamp(0, 1)

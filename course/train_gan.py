@@ -6,6 +6,7 @@ it can be stopped, and the same command goes on from the last sheet, to the same
 """
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ def add_arguments(parser):
         ("width", int, 32, "channels of dcgan's largest map"),
         ("r1", float, 0.0, "weight γ of the R1 penalty"),
         ("ema", float, 0.0, "decay of the generator's average; 0: none"),
+        ("warm_up", int, 0, "steps before the game, see Game.warm_up"),
+        ("augment", float, 1.0, "strength of the augmentation; 0: mirrored only"),
         ("seed", int, 0, "of weights, noise and augmentation"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)
@@ -61,7 +64,7 @@ def add_arguments(parser):
 def run(args):
     """Train, and say where everything lies."""
     least = {"n_epochs": 1, "batch_size": 2, "n_cpu": 1, "latent_dim": 1, "sample_interval": 1,
-             "per_epoch": args.batch_size, "width": 1}  # fmt: skip
+             "per_epoch": args.batch_size, "width": 1, "warm_up": 0}  # fmt: skip
     for name, low in least.items():
         if getattr(args, name) < low:
             raise ValueError(f"--{name} is at least {low}, not {getattr(args, name)}.")
@@ -127,6 +130,20 @@ class Game:
         values = (lost, won, on_real.mean(), on_fake.mean())
         return {name: v.item() for name, v in zip(COLUMNS[1:], values, strict=True)}
 
+    def warm_up(self, real, z):
+        """One step before the game: the generator draws known pictures from known noise (L1 loss).
+
+        With each picture's own principal components as noise, it begins with blurred faces in an
+        ordered latent space, and the discriminator has only to sharpen them.
+        """
+        lost = (self.generator(z) - real).abs().mean()
+        self.optimizers[0].zero_grad()
+        lost.backward()
+        self.optimizers[0].step()
+        if self.average:
+            self.average.update(self.generator)
+        return dict.fromkeys(COLUMNS[1:], math.nan) | {"generator": lost.item()}
+
     def state_dict(self):
         """Everything that changes."""
         players = {"generator": self.generator, "discriminator": self.discriminator}
@@ -160,9 +177,20 @@ def new_game(args):
     return Game(generator, discriminator, args.loss, args.lr, (args.b1, args.b2), args.r1, args.ema)
 
 
+def components(faces, count):
+    """The first principal components (n, count) of pictures, each of unit variance."""
+    flat = faces.flatten(1)
+    if count > min(flat.shape):
+        raise ValueError(f"{len(faces)} pictures have fewer than {count} principal components; "
+                         "lower --latent_dim or leave out --warm_up.")  # fmt: skip
+    left, _, _ = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+    return left[:, :count] * (len(flat) - 1) ** 0.5
+
+
 def train(game, faces, args):
     """Play all epochs, from --save's checkpoint where there is one of the same settings."""
-    steps = args.n_epochs * -(-args.per_epoch // args.batch_size)
+    steps = args.warm_up + args.n_epochs * -(-args.per_epoch // args.batch_size)
+    known = components(faces, args.latent_dim) if args.warm_up else None
     noise = torch.Generator().manual_seed(args.seed + 1)
     shown = torch.randn(SHEET**2, args.latent_dim, generator=noise)
     settings = {k: v for k, v in vars(args).items() if k not in FREE}
@@ -192,9 +220,12 @@ def train(game, faces, args):
     with tqdm(total=steps, initial=step, desc="GAN", disable=quiet()) as bar:
         while step < steps:
             chosen = torch.randint(len(faces), (args.batch_size,), generator=noise)
-            real = real_faces.augment(faces[chosen], noise).to(device)
-            z = torch.randn(args.batch_size, args.latent_dim, generator=noise).to(device)
-            found = game.step(real, z)
+            if step < args.warm_up:
+                found = game.warm_up(faces[chosen].to(device), known[chosen].to(device))
+            else:
+                real = real_faces.augment(faces[chosen], noise, args.augment).to(device)
+                z = torch.randn(args.batch_size, args.latent_dim, generator=noise).to(device)
+                found = game.step(real, z)
             step += 1
             bar.update()
             if step % args.sample_interval == 0 or step == steps:
