@@ -47,12 +47,17 @@ def add_arguments(parser):
     parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
                         help="where the photographs are kept")  # fmt: skip
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--benchmark", action="store_true",
+                        help="run the course's benchmark instead, after NoW: many methods on 100 "
+                        "people (python -m course experiment benchmark)")  # fmt: skip
     parser.add_argument("--device", default=None)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
 
 
 def run(args):
     """Measure and print; exit code 0. Raises ValueError for impossible numbers."""
+    if args.benchmark:
+        return _benchmark(args)
     if args.people < 1 or args.sets < 0 or not 0 <= args.refine <= args.people:
         raise ValueError("--people must be at least one and at least --refine, --sets not negative")
     device = resolve_device(args.device)
@@ -72,22 +77,48 @@ def run(args):
     return 0
 
 
+def _benchmark(args):
+    """The command of the experiment with this one's weights, workers and number of people."""
+    from course.__main__ import main
+    from course.experiments import benchmark
+
+    people = min(args.people, benchmark.PEOPLE)
+    return main(
+        [
+            "experiment",
+            "benchmark",
+            "--weights",
+            str(args.weights),
+            "--seeds",
+            str(people),
+            "--fits",
+            str(min(people, benchmark.FITS)),
+            "--workers",
+            str(args.workers),
+        ]
+    )
+
+
 # ------------------------------------------------------------------ reading
 
 
-def detected(album, k):
-    """Detection of photograph ``k`` by the landmark network, from the face's box as a face detector
-    might have drawn it: shifted and grown by some 5 % of its size."""
-    truth = album.landmarks[k]
-    rng = np.random.default_rng([albums.HELD_OUT_SEED, int(k)])
+def network_sees(image, truth, seed):
+    """Detection by the landmark network in a photograph with the true landmarks (68, 2), from the
+    face's box as a face detector might have drawn it: shifted and grown by some 5 % of its size."""
+    rng = np.random.default_rng(seed)
     low, high = truth.min(0), truth.max(0)
     side, middle = (high - low).max(), (low + high) / 2
     half = side / 2 * np.exp(rng.normal() * 0.05)
     middle = middle + rng.normal(size=2) * 0.05 * side
     box = np.concatenate([middle - half, middle + half])
-    points, sigma = landmarks.predict(landmarks.load(), album.image(k), box,
+    points, sigma = landmarks.predict(landmarks.load(), image, box,
                                       roll=landmarks.upright_roll(truth))  # fmt: skip
     return Detection(points, sigma, box, "built-in", 1)
+
+
+def detected(album, k):
+    """Detection of photograph ``k`` of an album."""
+    return network_sees(album.image(k), album.landmarks[k], [albums.HELD_OUT_SEED, int(k)])
 
 
 def read(model, album, numbers, flame, text):

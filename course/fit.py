@@ -37,7 +37,7 @@ FIRST_DISTANCE, DISTANCE_SPREAD, FAR = 0.9, 0.55, 1e3
 WEIGHTS = {"pixels": 6.0, "landmarks": 45.0, "prior": 0.008, "albedo": 0.004}
 # the start has seen the same pixels that it is now compared with: it counts for more than its
 # confidence says (tried on other synthetic people than those that ``evaluate`` judges by)
-START_TRUST = 4.0
+START_TRUST = 5.0
 STEPS = {"landmarks": 240, 56: 160, 112: 100, 224: 40}
 STEPS_FROM_START = {"landmarks": 60, 56: 120, 112: 100, 224: 40}
 RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
@@ -177,7 +177,7 @@ class Fitter:
     def code(self):
         n = len(self.images)
         shared = {k: self.free[k].expand(n, -1) for k in ("shape", "albedo")}
-        return FaceCode(**({k: self.free[k] for k in self.free if k != "distance"} | shared))
+        return FaceCode(**({k: v for k, v in self.free.items() if k != "distance"} | shared))
 
     def _adam(self, names, scale=1.0):
         return torch.optim.Adam(

@@ -439,6 +439,9 @@ class Trainer:
             "last loss": self.curves["losses"][-1] if self.curves["losses"] else None,
             "checks": self.curves["checks"][-1:],
         }
+        before = a.begin and a.begin.with_suffix(".json")
+        if before and before.is_file():
+            report["began with"] = json.loads(before.read_text("utf-8"))
         write_text(a.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
         print(f"wrote {a.output} and {a.output.with_suffix('.json').name}")
 

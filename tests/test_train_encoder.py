@@ -139,6 +139,8 @@ def test_mixed_supervision_on_own_photographs(folder, capsys):
             "--begin", folder / "out.pt")  # fmt: skip
     assert main(arguments(weak, *more)) == 0
     assert "own weak photometric" in (weak / "curves.json").read_text()
+    before, after = (json.loads((f / "out.json").read_text()) for f in (folder, weak))
+    assert after["began with"] == before
 
 
 def test_weak_supervision_never_looks_at_the_truth(folder, flame):
