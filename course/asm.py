@@ -144,13 +144,13 @@ class ASM(nn.Module):
         middle = (self.anchor + code.anchor).unsqueeze(2) + self.mean + code.mean
         return middle, factors(self.spread + code.spread), self.amplitude + code.amplitude
 
-    def _polynomials(self, code):
+    def polynomials(self, code):
         """log(π N(u; ζ + μ, Σ)) of all Gaussians as polynomials of u: (N, J·K, 6)."""
         return polynomials(*self.gaussians(code)).flatten(1, 2)
 
     def weights(self, code):
         """Skinning weights (N, J, V): Σ_j w_j = 1 at every vertex."""
-        share = torch.softmax(self._polynomials(code) @ self.monomials, 1)
+        share = torch.softmax(self.polynomials(code) @ self.monomials, 1)
         share = self._joined(share.unflatten(1, (self.bones, -1)).sum(2))
         whole = torch.eye(self.bones).to(share).expand(len(share), -1, -1)
         return torch.cat([share, whole], 2)[:, :, self.source]
@@ -211,7 +211,7 @@ class ASM(nn.Module):
         rows = rows.repeat_interleave(self.mean.shape[1], 2)
         # face by face: what fits into the processor's cache is several times faster
         blend = torch.stack([self._blend(*pair) for pair in
-                             zip(self._polynomials(code), rows, strict=True)])  # fmt: skip
+                             zip(self.polynomials(code), rows, strict=True)])  # fmt: skip
         matrix = torch.cat([self._joined(blend), transforms], 2)[:, :, self.source]
         matrix = matrix.unflatten(1, (3, 4))
         planes = rest.transpose(1, 2).unsqueeze(2)  # (N, 3, 1, V)

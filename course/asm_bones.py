@@ -107,13 +107,15 @@ class Skeleton:
     """Where the bones are on a head at rest.
 
     vertex (J,) the skin's vertex that a bone is anchored at · pivot (J, 3) metres · skin (n,) the
-    skin's vertices · falloff (J, n) in 0…1: how close a bone is along the skin · part (V,) the bone
-    that a vertex of another part (eyeball, teeth, tongue) moves with; −1 on the skin
+    skin's vertices · geodesic (J, n) metres from the anchor along the skin's edges · falloff (J, n)
+    in 0…1: how near that is · part (V,) the bone that a vertex of another part (eyeball, teeth,
+    tongue) moves with; −1 on the skin
     """
 
     vertex: np.ndarray
     pivot: np.ndarray
     skin: np.ndarray
+    geodesic: np.ndarray
     falloff: np.ndarray
     part: np.ndarray
 
@@ -132,14 +134,15 @@ def place(flame):
     v, faces = flame.v_template.cpu().numpy(), flame.faces.cpu().numpy()
     graph = _edges(v, faces)
     skin, part_of = _largest_part(graph)
-    tree_of_points = cKDTree(v[skin])
-    vertex = np.array([skin[tree_of_points.query(apply(moved, spots[name][0] / 1000))[1]]
-                       for name in names])  # fmt: skip
+    nearest = cKDTree(v[skin])
+    vertex = np.array([skin[nearest.query(apply(moved, spots[n][0] / 1000))[1]] for n in names])
     pivot = np.stack([apply(moved, spots[n][1] / 1000) if len(spots[n]) > 1 else v[k]
                       for n, k in zip(names, vertex, strict=True)])  # fmt: skip
     distance = dijkstra(graph, indices=vertex)
-    falloff = np.exp(-0.5 * (distance[:, skin] / _radius(distance[:, vertex], parents)) ** 2)
-    return Skeleton(vertex, pivot, skin, falloff, _carried(v, skin, part_of, names, pivot))
+    geodesic = distance[:, skin]
+    falloff = np.exp(-0.5 * (geodesic / _radius(distance[:, vertex], parents)) ** 2)
+    part = _carried(v, skin, part_of, names, pivot)
+    return Skeleton(vertex, pivot, skin, geodesic, falloff, part)
 
 
 def _edges(v, faces):
@@ -159,12 +162,8 @@ def _largest_part(graph):
 def _radius(between, parents):
     """How far a bone reaches, (J, 1) metres: to its neighbours, and a parent to its children."""
     near = np.sort(between, 1)[:, 1:4].mean(1)
-    reach = np.array(
-        [
-            between[bone, parents == bone].sum() / max(1, (parents == bone).sum())
-            for bone in range(len(near))
-        ]
-    )
+    children = [between[bone, parents == bone] for bone in range(len(near))]
+    reach = np.array([away.mean() if len(away) else 0.0 for away in children])
     reach[depths(parents) < 2] = 0  # root, head and neck reach as far as others do
     return np.maximum(0.75 * near, 0.6 * reach)[:, None]
 

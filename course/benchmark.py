@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from course import benchmark_skinning
 from course.camera import project, to_ndc
 from course.facecode import FaceCode
 from course.files import write_text
@@ -47,6 +48,7 @@ def run(args):
     try:
         cases, agreement = rasterizer_cases(args.sizes, args.repeats)
         skinning = skinning_cases(args.threads, 5 if args.quick else 41)
+        adaptive = benchmark_skinning.adaptive_cases(5 if args.quick else 41)
         augmentation = augmentation_cases(args.repeats)
         threads = _threads()
     finally:
@@ -60,6 +62,7 @@ def run(args):
         "cases": cases,
         "agreement_with_pytorch3d": agreement,
         "skinning": skinning,
+        "adaptive": adaptive,
         "augmentation": augmentation,
     }
     print(as_table(report))
@@ -255,9 +258,7 @@ def _pytorch3d_silhouette(flame, ndc, size):
 
 def skinning_cases(threads, repeats=41):
     """Our FLAME beside smplx's, see ``benchmark_skinning``."""
-    from course.benchmark_skinning import cases
-
-    return cases(threads, repeats)
+    return benchmark_skinning.cases(threads, repeats)
 
 
 def augmentation_cases(repeats, count=32, size=224):
@@ -302,6 +303,7 @@ def as_table(report):
         ratio = f" ({row['ratio']:.2f}×)" if row["ratio"] else ""
         ours = f"{row['ours_ms']:.1f}{ratio}"
         lines.append(f"{row['name']:66s}{theirs:>14s}{ours:>16s}")
-    for row in report.get("augmentation", ()):  # older files have none
+    # older files have none of these
+    for row in (*report.get("adaptive", ()), *report.get("augmentation", ())):
         lines.append(f"{row['name']:66s}{row['ms']:30.1f}")
     return "\n".join([*lines, "", report["note"]])

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 
+from course import flame_files
 from course.flame import FLAME
 
 VERTICES, TRIANGLES = 5023, 9976
@@ -111,3 +112,15 @@ def cases(threads=2, repeats=41):
         ]
     finally:
         torch.set_num_threads(before)
+
+
+def adaptive_cases(repeats=41):
+    """[{name, ms}]: heads by bones (``course.asm``), forward, the weights made anew each time."""
+    from course.asm import ASM
+
+    asm = ASM(FLAME.load(flame_files.BUILT_IN, device="cpu"))
+    codes = [asm.zeros(batch) for batch in (1, 8)]
+    with torch.no_grad():
+        times = interleaved_medians([lambda code=code: asm(code) for code in codes], repeats)
+    return [{"name": f"adaptive skinning, {asm.bones} bones, batch {len(code)}, forward", "ms": ms}
+            for code, ms in zip(codes, times, strict=True)]  # fmt: skip

@@ -36,7 +36,9 @@ def test_the_table_and_its_json(tmp_path, capsys, monkeypatch):
         assert "not installed" in text
     assert any(row["name"].startswith("GridMask, 32") for row in report["augmentation"])
     assert "GridMask, 32" in text
-    del report["augmentation"]  # a file from before
+    assert [row["ms"] > 0 for row in report["adaptive"]] == [True, True]
+    assert "84 bones, batch 8" in text
+    del report["augmentation"], report["adaptive"]  # a file from before
     assert "GridMask" not in benchmark.as_table(report)
 
 

@@ -15,6 +15,7 @@ import torch
 from scipy.sparse import coo_array, csgraph
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from course import encode, metrics
 from course.asm import ALL, ASM, BINDING, MOTION, WEIGHTS
@@ -36,12 +37,18 @@ SEEDS = 3
 KINDS = ("in the span", "sculpted", "asymmetric", "exaggerated")
 VIEWS = (1, 2, 4, 8)
 COMPONENTS = (5, 10, 20, 40, 80)
+HARMONICS = (6, 24, 60, 120, 252, 812)  # three numbers each
 # what of the 84 bones moves: a few that matter most, then all but the third level, then all
 COARSE = ("neck", "nose", "mouth", "jaw", "eye left")
 MIDDLE = (*COARSE, "cheek left", "cheekbone left", "forehead", "temple left", "chin", "brow left",
           "jaw corner left")  # fmt: skip
 FREE = {"motion": MOTION, "motion, binding": MOTION + BINDING, "motion, weights": MOTION + WEIGHTS,
         "all": ALL}  # fmt: skip
+# (bones or None for all, what is free, Gaussians of each)
+LADDER = (
+    (("head",), "motion", 3), (COARSE, "motion", 3), (MIDDLE, "motion", 3),
+    *((None, free, 3) for free in FREE), (None, "all", 1),
+)  # fmt: skip
 YAWS = (0, 40, -40, 20, -20, 60, -60, 10)  # degrees, of the views one after another
 PITCHES = (0, 0, 0, -15, 15, 10, -10, -25)
 DISTANCE = 0.9  # metres from the camera
@@ -133,19 +140,24 @@ def surface_error(vertices, truth, scale=False):
     return metrics.identity_error(vertices, truth, _flame(), scale)[1]
 
 
+def laid_over(vertices, truth, scale=False):
+    """A head (V, 3) moved so that its face fits that of the truth, point by point."""
+    face = _flame().masks["face"].numpy()
+    found, wanted = np.asarray(vertices), np.asarray(truth)
+    return metrics.apply(metrics.rigid_align(found[face], wanted[face], scale), found)
+
+
 def point_error(vertices, truth, scale=False):
     """Mean distance in mm of the face's points from the same points, laid over each other."""
-    face = _flame().masks["face"].numpy()
-    found, wanted = np.asarray(vertices)[face], np.asarray(truth)[face]
-    moved = metrics.apply(metrics.rigid_align(found, wanted, scale), found)
-    return 1000 * float(np.linalg.norm(moved - wanted, axis=1).mean())
+    away = np.linalg.norm(laid_over(vertices, truth, scale) - np.asarray(truth), axis=1)
+    return 1000 * float(away[_flame().masks["face"].numpy()].mean())
 
 
 # ------------------------------------------------------------------ points known by name
 
 
 @lru_cache(maxsize=1)
-def harmonics(count=252):
+def harmonics(count=HARMONICS[-1]):
     """(V, count) the smoothest functions on the skin's mesh: eigenvectors of its Laplacian (Lévy
     2006). Eyeballs, teeth and tongue take the nearest skin's values."""
     flame = _flame()
@@ -161,24 +173,34 @@ def harmonics(count=252):
     return functions[cKDTree(v[skin]).query(v)[1]]
 
 
-def linear_fit(basis, truth, rounds=6):
+def linear_fit(basis, truth, rounds=8):
     """The head (V, 3) nearest to the truth among mean + basis (V, 3, K) · code, up to a rigid
-    motion: least squares over the code and alignment in turn."""
-    mean, weight = _flame().v_template.numpy(), face_weight(_flame()).numpy()
-    root = np.repeat(np.sqrt(weight), 3)
-    rows = basis.reshape(len(root), -1) * root[:, None]
+    motion: least squares over the code and six rigid directions at once, until both rest."""
+    mean, weight = _flame().v_template.numpy().astype(float), face_weight(_flame()).numpy()
+    root, near = np.repeat(np.sqrt(weight), 3), weight > 0.5
+    goal = truth.numpy().astype(float)
+    goal = metrics.apply(metrics.rigid_align(goal[near], mean[near], scale=False), goal)
+    turns = np.cross(np.eye(3)[:, None], goal).transpose(1, 2, 0)
+    shifts = np.broadcast_to(np.eye(3), (len(goal), 3, 3))
+    rows = np.concatenate([basis, -turns, -shifts], 2).reshape(len(root), -1) * root[:, None]
     inverse = np.linalg.pinv(rows.T @ rows, rcond=1e-10, hermitian=True) @ rows.T
-    goal, found, near = truth.numpy().astype(float), mean, weight > 0.5
     for _ in range(rounds):
-        laid = metrics.apply(metrics.rigid_align(goal[near], found[near], scale=False), goal)
-        found = mean + basis @ (inverse @ ((laid - mean).ravel() * root))
-    return found
+        code = inverse @ ((goal - mean).ravel() * root)
+        goal = goal @ Rotation.from_rotvec(code[-6:-3]).as_matrix().T + code[-3:]
+    return mean + basis @ code[:-6]
 
 
-def harmonic_basis(count):
-    """(V, 3, 3·count): each harmonic along x, y and z."""
+def harmonic_fit(count, truth):
+    """The head (V, 3) nearest to the truth whose x, y and z are the mean's plus ``count`` harmonics
+    each. The smoothest of them hold shifts, and turns very nearly."""
     functions = harmonics()[:, :count]
-    return np.einsum("vk,cd->vcdk", functions, np.eye(3)).reshape(len(functions), 3, -1)
+    mean, weight = _flame().v_template.numpy().astype(float), face_weight(_flame()).numpy()
+    near = weight > 0.5
+    goal = truth.numpy().astype(float)
+    goal = metrics.apply(metrics.rigid_align(goal[near], mean[near], scale=False), goal)
+    rows = functions * np.sqrt(weight)[:, None]
+    inverse = np.linalg.pinv(rows.T @ rows, rcond=1e-10, hermitian=True) @ rows.T
+    return mean + functions @ (inverse @ ((goal - mean) * np.sqrt(weight)[:, None]))
 
 
 @lru_cache(maxsize=8)
@@ -204,12 +226,9 @@ def capacity(setting, seed, steps):
     directions = _flame().shapedirs.numpy().astype(float)
     for count in COMPONENTS:
         row("components", count, lambda k=count: linear_fit(directions[..., :k], truth))
-    for count in (6, 24, 60, 120, 252):
-        basis = harmonic_basis(count)
-        row("harmonics", basis.shape[-1], lambda b=basis: linear_fit(b, truth))
-    ladder = [(("head",), "motion", 3), (COARSE, "motion", 3), (MIDDLE, "motion", 3)]
-    ladder += [(None, free, 3) for free in FREE] + [(None, "all", 1)]
-    for names, free, gaussians in ladder:
+    for count in HARMONICS:
+        row("harmonics", 3 * count, lambda k=count: harmonic_fit(k, truth))
+    for names, free, gaussians in LADDER:
         head = AdaptiveHead(_flame(), _asm(names, gaussians), FREE[free])
         row("bones", head.n_shape, lambda h=head: fit_vertices(h, truth, steps=steps).vertices,
             free=free, bones=head.asm.bones, gaussians=gaussians)  # fmt: skip
@@ -264,7 +283,7 @@ def pictures(setting, seed, steps):
         begin = time.process_time()
         if head is None:
             head = _flame()
-            codes = encode.first_guess(_encoder(), photos, detections, head)[0]
+            codes = encode.first_guess(encoder(), photos, detections, head)[0]
         else:
             codes = fit(photos, detections, head, steps=stages, progress=False).codes
         seconds = time.process_time() - begin
@@ -279,5 +298,6 @@ def pictures(setting, seed, steps):
 
 
 @lru_cache(maxsize=1)
-def _encoder():
+def encoder():
+    """The encoder that ships."""
     return FaceModel.load(DATA / "encoder.pt", _flame(), "cpu")
