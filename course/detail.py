@@ -19,7 +19,7 @@ from course.relief import RESOLUTION, Relief
 
 WEIGHTS = DATA / "detail.pt"
 FORMAT = "face-detail 1"
-SIZE = 128  # numbers in a code
+SIZE, FOLDS = 128, 16  # numbers in a code; components of the folds
 DEEPEST = 0.002  # metres, of the displacement
 STRONGEST = 1.2  # change of log albedo
 SEEN_SIDE = 128  # texels a side of what the encoder sees
@@ -74,44 +74,68 @@ def fine_part(residual, seen):
 class DetailDecoder(nn.Module):
     """Expression (N, E), pose (N, 15), detail code (N, size) → detail maps (N, 4, 256, 256).
 
-    Of the pose it uses the jaw. Five times: a convolution, then a doubling by interpolation (no
-    checkerboards: Odena et al. 2016). The maps of 64² and more have noise as one more channel, the
-    same for everybody, so that a face's pores stay where they are when it moves.
+    Of the pose it uses the jaw. Two things are added: folds and texture. Folds are a linear basis,
+    mean + Σ c_k fold_k, whose strengths c depend on expression, jaw and code (two layers). Texture
+    is made of five convolutions and doublings by interpolation (no checkerboards: Odena et al.
+    2016); maps of 64² and more have noise as one more channel, the same for everybody, so that a
+    face's pores stay where they are when it moves.
     """
 
-    def __init__(self, n_expression, size=SIZE, widths=(96, 64, 48, 32, 24, 8), seed=0):
+    def __init__(self, n_expression, size=SIZE, folds=FOLDS, widths=(32, 32, 32, 24, 16, 8),
+                 seed=0):  # fmt: skip
         super().__init__()
+        known = n_expression + 3 + size
+        self.register_buffer("mean", torch.zeros(RESOLUTION, RESOLUTION))  # mm
+        self.register_buffer("folds", torch.zeros(folds, RESOLUTION, RESOLUTION))  # unit length
+        self.register_buffer("spread", torch.ones(folds))  # mm: usual strengths
+        self.strengths = nn.Sequential(nn.Linear(known, 96), nn.LeakyReLU(0.2),
+                                       nn.Linear(96, folds))  # fmt: skip
         self.first = widths[0]
-        self.start = nn.Linear(n_expression + 3 + size, self.first * 64)
+        self.start = nn.Linear(known, self.first * 64)
         generator = torch.Generator().manual_seed(seed)
         self.layers, noisy = nn.ModuleList(), 0
         for k, (inputs, outputs) in enumerate(pairwise(widths)):
-            self.layers.append(_conv(inputs, outputs, noisy))
+            self.layers.append(nn.Conv2d(inputs + noisy, outputs, 3, 1, 1))
             side = 16 * 2**k
             noisy = int(side >= 64)
             noise = torch.randn(1, noisy, side, side, generator=generator)
             self.register_buffer(f"noise{k}", noise, persistent=False)
-        self.fine = _conv(outputs, outputs, noisy)
+        self.fine = nn.Conv2d(outputs + noisy, outputs, 3, 1, 1)
         self.last = nn.Conv2d(outputs, 4, 3, 1, 1)
-        nn.init.normal_(self.last.weight, std=0.03)  # begins near the coarse model: little detail
+        nn.init.normal_(self.last.weight, std=0.03)  # begins with little texture
         nn.init.zeros_(self.last.bias)
 
+    def begin_folds(self, displacement):
+        """Mean and folds from displacements (n, 256, 256) in mm: their principal components."""
+        rows = displacement.flatten(1)
+        self.mean.copy_(displacement.mean(0))
+        centred = rows - rows.mean(0)
+        values, vectors = torch.linalg.eigh(centred @ centred.T)
+        values, vectors = values.flip(0)[: len(self.folds)], vectors.flip(1)[:, : len(self.folds)]
+        basis = F.normalize(vectors.T @ centred, dim=1) * (values > 1e-5 * values[0])[:, None]
+        self.folds[: len(basis)].copy_(basis.unflatten(1, displacement.shape[1:]))
+        self.spread[: len(values)].copy_((values / len(rows)).clamp_min(1e-6).sqrt())
+
+    def wanted(self, displacement):
+        """Strengths (N, K) that come nearest to displacements (N, 256, 256), in usual ones."""
+        away = (displacement - self.mean).flatten(1)
+        return away @ self.folds.flatten(1).T / self.spread
+
+    def know(self, expression, pose, code):
+        return torch.cat([expression, 3 * pose[:, JAW], code], 1)
+
     def forward(self, expression, pose, code):
-        known = torch.cat([expression, 3 * pose[:, JAW], code], 1)
+        known = self.know(expression, pose, code)
+        strengths = self.strengths(known) * self.spread
+        folds = self.mean + torch.einsum("nk,kij->nij", strengths, self.folds)
         x = self.start(known).unflatten(1, (self.first, 8, 8))
         for k, layer in enumerate(self.layers):
             x = F.leaky_relu(layer(x), 0.2)
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = torch.cat([x, getattr(self, f"noise{k}").expand(len(x), -1, -1, -1)], 1)
         raw = self.last(F.leaky_relu(self.fine(x), 0.2))
-        return torch.cat([DEEPEST * (0.5 * raw[:, :1]).tanh(), STRONGEST * raw[:, 1:].tanh()], 1)
-
-
-def _conv(inputs, outputs, noisy):
-    """A 3 × 3 convolution that does not look at its noise channel to begin with."""
-    layer = nn.Conv2d(inputs + noisy, outputs, 3, 1, 1)
-    nn.init.zeros_(layer.weight[:, inputs:])
-    return layer
+        depth = DEEPEST * (folds[:, None] / (1000 * DEEPEST) + 0.5 * raw[:, :1]).tanh()
+        return torch.cat([depth, STRONGEST * raw[:, 1:].tanh()], 1)
 
 
 class DetailModel(nn.Module):

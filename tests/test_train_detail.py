@@ -63,15 +63,15 @@ def test_an_album_is_what_its_codes_say(flame, album, shelf):
 def test_command_trains_resumes_and_reports(album, shelf, tmp_path, flame, monkeypatch, capsys):
     monkeypatch.setattr(train_detail, "JUDGED", 2)
     monkeypatch.setattr(train_detail, "HELD_OUT", 0)
-    words = ["train", "detail", "--people", "2", "--batch", "2", "--steps", "3", "--folder",
-             str(shelf), "--output", str(tmp_path / "detail.pt")]  # fmt: skip
+    words = ["train", "detail", "--people", "2", "--batch", "2", "--folds", "2", "--steps", "3",
+             "--folder", str(shelf), "--output", str(tmp_path / "detail.pt")]  # fmt: skip
     asked = []
     own = train_detail.Trainer._one
     monkeypatch.setattr(train_detail.Trainer, "_one",
                         lambda self, *w: asked.append(w) or own(self, *w))  # fmt: skip
     assert main(words) == 0
-    # truth first, then features, then the discriminator too
-    assert asked == [(0.0, 0.0, 1.0), (0.3, 0.0, 0.0), (0.3, 0.03, 0.0)]
+    # features first, then the discriminator too
+    assert asked == [(0.3, 0.0), (0.3, 0.03), (0.3, 0.03)]
     report = json.loads((tmp_path / "detail.json").read_text())
     assert report["steps"] == 3
     assert report["held out"]["psnr"] > 20
@@ -79,6 +79,21 @@ def test_command_trains_resumes_and_reports(album, shelf, tmp_path, flame, monke
     assert DetailModel.load(flame, tmp_path / "detail.pt", "cpu").config["size"] == 128
     assert main([*words[:-2], "--steps", "1"]) == 2
     assert "two steps" in capsys.readouterr().err
+
+
+def test_folds_are_principal_components(flame):
+    """Displacements of few dimensions are found again from their strengths."""
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(5, 256, 256, generator=generator)
+    mixed = torch.einsum("nk,kij->nij", torch.randn(20, 5, generator=generator), parts) + 0.3
+    decoder = DetailModel(flame).decoder
+    decoder.begin_folds(mixed)
+    strengths = decoder.wanted(mixed) * decoder.spread
+    again = decoder.mean + torch.einsum("nk,kij->nij", strengths, decoder.folds)
+    assert (again - mixed).abs().max() < 1e-3 * mixed.abs().max()
+    assert torch.allclose(
+        decoder.wanted(mixed)[:, :5].std(0, correction=0), torch.ones(5), atol=1e-3
+    )
 
 
 def test_a_checkpoint_goes_on_alike(flame, album, tmp_path):
