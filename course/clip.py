@@ -1,9 +1,9 @@
 """A film of one person: one identity for all frames, and codes that are smooth in time.
 
 Landmarks tremble from frame to frame, and a fit of each frame alone trembles with them. Here all
-frames are fitted at once, and what is fitted are not the codes z themselves but y, with z = S y and
-S the smoother of ``reenact.smooth``: whatever the steps do to y, z cannot shake, and every frame is
-judged together with its neighbours.
+frames are fitted at once, to one shape and one skin, and after every stage of the fit their codes
+pass through the smoother of ``reenact.smooth``: what trembles is taken out before the pixels are
+asked again, and at the end.
 """
 
 import time
@@ -17,10 +17,9 @@ from course.encode import first_guess, read_faces
 from course.facecode import FaceCode
 from course.files import quiet
 from course.photo import Crop, crop_around
-from course.reenact import smooth, smoother
+from course.reenact import smooth
 
 KEY_FRAMES = 6  # frames that the identity is read from
-STEPS = {"landmarks": 120, 56: 60, 112: 30}
 # strengths of smoothing: waves shorter than 2π √√strength frames are taken for trembling
 STRENGTH = 3.0  # of the codes
 CROP_STRENGTH = 30.0  # of the crops: they follow the head
@@ -49,8 +48,7 @@ def track(photos, detections, flame, model=None, backend="auto", steps=None):
     """Fit one person to the frames of a film: a ``fit.FitResult`` of all of them.
 
     photos, detections and flame as for ``fit.fit``; ``model`` is a ``FaceModel`` for the start, or
-    None. ``steps`` overrides STEPS, and those of the fit that finds the identity. Raises ValueError
-    when there is nothing to fit.
+    None. ``steps`` overrides those of ``fit``. Raises ValueError when there is nothing to fit.
     """
     if not photos or len(photos) != len(detections):
         raise ValueError("track needs at least one frame and a detection for each.")
@@ -63,8 +61,8 @@ def track(photos, detections, flame, model=None, backend="auto", steps=None):
     crops = smooth_crops(detections)
     begin = _begin(photos, detections, crops, flame, model, known)
     tracker = Tracker(flame, *fit.observed(photos, detections, crops, flame), backend,
-                      float(known.distance.mean()), begin)  # fmt: skip
-    tracker.run(STEPS | (steps or {}))
+                      float(known.distance.mean()), begin, trust)  # fmt: skip
+    tracker.run((fit.STEPS if model is None else fit.STEPS_FROM_START) | (steps or {}))
     result = tracker.result(crops)
     found = time.perf_counter() - clock
     result.seconds = {"identity": known_at, "track": found - known_at}
@@ -100,11 +98,7 @@ def _begin(photos, detections, crops, flame, model, known):
 
 
 class Tracker(fit.Fitter):
-    """Frames of one known person, whose codes are smooth in time."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.free = _Smoothed(self.free, smoother(len(self.images), STRENGTH))
+    """Frames of one person, whose codes are smooth in time after every stage."""
 
     def run(self, schedule):
         """All stages of ``schedule``, stage → steps."""
@@ -114,29 +108,13 @@ class Tracker(fit.Fitter):
                     self.landmark_stage(count, bar)
                 elif count:
                     self.pixel_stage(stage, count, bar)
+                self._smooth()
 
-    def _adam(self, names, scale=1.0):
-        groups = [{"params": [self.free.raw(k)], "lr": scale * fit.RATES[k]} for k in MOVING]
-        return torch.optim.Adam(groups, betas=(0.9, 0.98))
-
-    def _solve_light(self, renderer, images):
-        super()._solve_light(renderer, images)
-        self.free["light"] = smooth(self.free["light"], LIGHT_STRENGTH)
-
-
-class _Smoothed(dict):
-    """Codes by name; those that move come smoothed, with gradients to the ones that are kept."""
-
-    def __init__(self, raw, operator):
-        super().__init__(raw)
-        self.operator = operator
-
-    def raw(self, name):
-        return super().__getitem__(name)
-
-    def __getitem__(self, name):
-        value = super().__getitem__(name)
-        return self.operator.to(value) @ value if name in MOVING else value
+    @torch.no_grad()
+    def _smooth(self):
+        for name in MOVING:
+            self.free[name].copy_(smooth(self.free[name], STRENGTH))
+        self.free["light"].copy_(smooth(self.free["light"], LIGHT_STRENGTH))
 
 
 def chosen(result, rows):

@@ -186,18 +186,14 @@ def teaser(face, expressions=(), hold=4, travel=12):
     return FaceCode.cat(parts)
 
 
-def smoother(count, strength):
-    """The matrix S (count, count), float64, of ``smooth``: S = (I + strength · DᵀD)⁻¹."""
-    eye = torch.eye(count, dtype=torch.float64)
-    second = torch.diff(eye, n=2, dim=0)
-    return torch.linalg.inv(eye + strength * second.T @ second)
-
-
 def smooth(values, strength):
     """Values (K, …) made smooth in time (Whittaker 1923): min ‖z − y‖² + strength·‖D z‖².
 
-    D takes second differences, z_{t−1} − 2 z_t + z_{t+1}, so straight lines pass unchanged. A wave
-    of 2π √√strength frames is halved, shorter ones go.
+    D takes second differences, z_{t−1} − 2 z_t + z_{t+1}, so straight lines pass unchanged. One
+    linear solve; a wave of 2π √√strength frames is halved, shorter ones go.
     """
+    eye = torch.eye(len(values), dtype=torch.float64)
+    second = torch.diff(eye, n=2, dim=0)
     flat = values.detach().cpu().double().reshape(len(values), -1)
-    return (smoother(len(values), strength) @ flat).view(values.shape).to(values)
+    even = torch.linalg.solve(eye + strength * second.T @ second, flat)
+    return even.view(values.shape).to(values)
