@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ def small(monkeypatch):
     """Chunks of eight photographs, so that a whole run takes seconds."""
     monkeypatch.setattr(train, "CHUNK", 8)
 
-    def serial(folder, count, seed, workers, max_yaw=None):
-        from course.faces import Photographer
-        from course.faces_camera import background_bank
+    monkeypatch.setattr(train, "load_photos", lambda folder, count, seed, *_, **__: taken(seed))
 
-        maker = Photographer(bank=background_bank(3), size=train.SIZE)
-        rng = np.random.default_rng([seed, 1])
-        photos = [maker(rng) for _ in range(min(count, 64))]
-        return (np.stack([p.image for p in photos]), np.stack([p.landmarks for p in photos]),
-                np.array([p.yaw for p in photos]))  # fmt: skip
 
-    monkeypatch.setattr(train, "load_photos", serial)
+@cache
+def taken(seed):
+    from course.faces import Photographer
+    from course.faces_camera import background_bank
+
+    maker = Photographer(bank=background_bank(3), size=train.SIZE)
+    rng = np.random.default_rng([seed, 1])
+    photos = [maker(rng) for _ in range(24)]
+    return (np.stack([p.image for p in photos]), np.stack([p.landmarks for p in photos]),
+            np.array([p.yaw for p in photos]))  # fmt: skip
 
 
 def arguments(folder, steps):
