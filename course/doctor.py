@@ -134,12 +134,19 @@ def _flame():
         from course import flame_files
 
         path = flame_files.find()
-        flame_files.read(path)
+        model = flame_files.read(path)
+        if path != flame_files.BUILT_IN:
+            from course import head_completion
+
+            ours = flame_files.read(flame_files.BUILT_IN)
+            beside = flame_files.companions(path, model)
+            more = head_completion.state(path, model, ours, beside)
     except (ImportError, OSError, ValueError) as error:
         return Row("head", "missing", str(error), "python -m course build-head")
     if path == flame_files.BUILT_IN:
         return Row("head", "ok", "built-in (data/head.npz); real FLAME goes into data/flame/")
-    return Row("head", "ok", f"FLAME: {path}")
+    whose = str(model.get("licence", "FLAME, whose licence is yours to keep"))
+    return Row("head", "ok", f"{path} ({whose}); {more}")
 
 
 def _weights(name, load, path, use):

@@ -1,10 +1,14 @@
 """Files written whole or not at all, and whether anybody watches."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
+import zipfile
 from pathlib import Path, PureWindowsPath
+
+import numpy as np
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -66,3 +70,38 @@ def write_text(path, text):
     """Write ``text`` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def cached_arrays(path, key, make):
+    """Arrays by name from ``make()``, kept in the .npz ``path`` for as long as ``key`` is the same.
+
+    Where the folder cannot be written to, they are kept in ``~/.cache/face-course``; where that
+    cannot either, they are made anew each time.
+    """
+    elsewhere = Path.home() / ".cache" / "face-course"
+    mark = hashlib.sha256(key.encode()).hexdigest()
+    places = (path, elsewhere / f"{path.stem}-{mark[:12]}.npz")
+    for place in places:
+        found = read_cached(place, mark)
+        if found is not None:
+            return found
+    arrays = make()
+    for place in places:
+        try:
+            with atomic_path(place) as temporary, open(temporary, "wb") as file:
+                np.savez(file, cache_key=mark, **arrays)
+            break
+        except OSError:
+            continue
+    return arrays
+
+
+def read_cached(path, mark):
+    """What ``cached_arrays`` kept at ``path`` under the mark of its key, or None."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["cache_key"]) == mark:
+                return {name: file[name] for name in file.files if name != "cache_key"}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # absent or damaged: it is made anew
+    return None

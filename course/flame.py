@@ -5,7 +5,9 @@ skinning over five joints (root, neck, jaw, two eyes). The same class runs our b
 real FLAME files, whose keys it shares.
 """
 
+import functools
 import math
+import sys
 
 import numpy as np
 import torch
@@ -147,13 +149,15 @@ class FLAME(nn.Module):
     def load(cls, path=None, device=None, n_shape=None, n_expression=None):
         """The best head there is: ``path``, ``$COURSE_FLAME``, ``data/flame/``, the built-in one.
 
-        Raises FileNotFoundError or ValueError with one sentence that says what to do.
+        What another head lacks of landmarks, UV, masks, albedo and joints is carried over from the
+        built-in one, at its first use (``head_completion``). Raises FileNotFoundError or ValueError
+        with one sentence that says what to do.
         """
         path = flame_files.find(path)
-        model = flame_files.read(path)
+        model, name = flame_files.read(path), "built-in"
         if path != flame_files.BUILT_IN:
-            model = {**flame_files.read_companions(path.parent, model), **model}
-        name = "built-in" if path == flame_files.BUILT_IN else path.stem
+            name = str(model.get("name", path.stem))
+            model = _completed(path, model)
         return cls(model, name, n_shape, n_expression).to(resolve_device(device))
 
     def _buffer(self, name, value, dtype=torch.float32):
@@ -323,6 +327,26 @@ class FLAME(nn.Module):
         if density.shape[-1] != mean.shape[-1]:
             density = F.interpolate(density, mean.shape[-2:], mode="bilinear", align_corners=False)
         return (mean * density.exp()).clamp(0, 1)
+
+
+def _completed(path, model):
+    """A head of other people's making with all that the course needs; says whose it is, once."""
+    from course import head_completion  # here, since the built-in head needs none of it
+
+    if "licence" in model:
+        _say(f"Head: {model['licence']} ({path})")
+    beside = flame_files.companions(path, model)
+    ours = flame_files.read(flame_files.BUILT_IN)
+    model, trouble = head_completion.complete(path, model, ours, beside)
+    if trouble and "weights" not in model:
+        raise ValueError(trouble)
+    flame_files.check(path, model)
+    return model
+
+
+@functools.cache
+def _say(sentence):
+    print(sentence, file=sys.stderr)
 
 
 def _count(wanted, available, kind, name):

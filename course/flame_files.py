@@ -1,5 +1,5 @@
-"""Finding and reading head models: the built-in ``head.npz``, real FLAME files, and what FLAME's
-users keep beside them (68-landmark embedding, masks, UV)."""
+"""Finding and reading head models: the built-in ``head.npz``, real FLAME files and what FLAME's
+users keep beside them (68-landmark embedding, masks, UV), ICT-FaceKit and GNM Head."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course import safe_pickle
+from course import other_heads, safe_pickle
 from course.files import DATA
 
 BUILT_IN = DATA / "head.npz"
@@ -38,7 +38,7 @@ SHAPES = {
     "albedo_names": ("A",),
 }
 INDICES = {"f": "v_template", "ft": "vt", "static_lmk_faces_idx": "f", "dynamic_lmk_faces_idx": "f"}
-NOT_MODELS = ("embedding", "texture", "mask", "albedo", "landmark", "contour")
+NOT_MODELS = ("carried", "embedding", "texture", "mask", "albedo", "landmark", "contour")
 
 
 def find(path=None):
@@ -50,7 +50,8 @@ def find(path=None):
         if chosen.is_dir():
             found = _model_files(chosen)
             if not found:
-                raise FileNotFoundError(f"There is no FLAME .pkl or .npz file in {chosen}.")
+                raise FileNotFoundError(f"There is no FLAME .pkl or .npz file, no gnm_head.npz and "
+                                        f"no ICT-FaceKit in {chosen}.")  # fmt: skip
             return found[-1]
         if not chosen.is_file():
             raise FileNotFoundError(f"There is no model file {chosen}.")
@@ -64,14 +65,18 @@ def find(path=None):
 
 
 def _model_files(folder):
-    """FLAME model files in a folder, the best last: for both sexes, newest year, newest file."""
+    """Head models in a folder, the best last: FLAME before other heads; for both sexes, newest
+    year, newest file."""
     files = [p for kind in ("*.pkl", "*.npz") for p in Path(folder).glob(kind)]
     files = [p for p in files if not any(word in p.name.lower() for word in NOT_MODELS)]
+    inside = (other_heads.ict_folder(p) for p in (folder, *Path(folder).glob("*/")))
+    files += {p for p in inside if p is not None}
 
     def rank(path):
         year = re.search(r"20\d\d", path.name)
         one_sex = bool(re.search(r"male", path.name.lower()))
-        return (not one_sex, int(year[0]) if year else 0, path.stat().st_mtime, path.name)
+        flame = not path.is_dir() and "gnm" not in path.name.lower()
+        return (flame, not one_sex, int(year[0]) if year else 0, path.stat().st_mtime, path.name)
 
     return sorted(files, key=rank)
 
@@ -79,17 +84,30 @@ def _model_files(folder):
 def read(path):
     """Read a model file into a dict of plain numpy arrays with FLAME's keys.
 
-    Raises ValueError with one sentence that says what is wrong with the file.
+    Other heads than FLAME come with their ``licence`` and ``name``, and without the joints that
+    they have not: see ``head_completion.complete``. Raises ValueError with one sentence that says
+    what is wrong with the file.
     """
     path = Path(path)
+    if path.is_dir():
+        model = other_heads.read_ict(path)
+        check(path, model)
+        return model
     model = _read_npz(path) if path.suffix == ".npz" else safe_pickle.load(path)
     if not isinstance(model, dict):
         raise ValueError(f"{path} holds a {type(model).__name__}, not a FLAME model.")
+    if "template_vertex_positions" in model:
+        model = other_heads.read_gnm(path, model)
     missing = [key for key in REQUIRED if model.get(key) is None]
     if missing:
         raise ValueError(f"{path} is not a FLAME model: it lacks {', '.join(missing)}.")
     check(path, model)
     return model
+
+
+def companions(path, model):
+    """What lies beside a model file; other heads than FLAME have no companions."""
+    return {} if "licence" in model else read_companions(path.parent, model)
 
 
 def read_companions(folder, model):
@@ -193,6 +211,8 @@ def check(path, model):
             values, count = np.asarray(model[key]), len(model.get(target, ()))
             if values.size == 0 or not 0 <= int(values.min()) <= int(values.max()) < count:
                 raise ValueError(f"{path}: {key} points outside 0…{count - 1} of {target}.")
+    if "J_regressor" not in model:  # yet: see head_completion
+        return
     parents = np.asarray(model["kintree_table"])[0, 1:].astype(np.int64).tolist()
     if parents != list(PARENTS[1:]):
         raise ValueError(f"{path}: the joints hang on {parents}, but FLAME's on {PARENTS[1:]}.")

@@ -80,10 +80,10 @@ def test_ruff(command):
 def test_the_package_has_its_floors():
     """Nothing imports upwards (see the README's picture of the package)."""
     floors = [
-        {"files", "facecode", "safe_pickle", "flame_files"},
+        {"files", "facecode", "safe_pickle", "flame_files", "other_heads", "registration"},
         {"flame", "camera", "landmarks"},
-        {"rasterize", "rasterize_numba", "rasterize_pytorch3d", "photo"},
-        {"silhouette", "silhouette_numba"},
+        {"rasterize", "rasterize_numba", "rasterize_pytorch3d", "photo", "head_transfer"},
+        {"silhouette", "silhouette_numba", "head_completion"},
         {"render"},
         {"faces_scene", "faces_camera", "metrics", "export"},
         {"faces", "fit"},
