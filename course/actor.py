@@ -11,12 +11,15 @@ import torch.nn.functional as F
 
 from course import clip, export, film, fit, photo, texture
 from course.camera import project
+from course.detail_photo import fit_detail
 from course.photo import Crop
 from course.reconstruct import camera_in, explain, halved, studio_light
 from course.render import Renderer
 
 VIEW = 1.25  # what pictures show, over what the fit compared
 FEATHER = 0.03  # of the picture: how softly the drawn face ends in the photograph
+CLAY = 0.75  # albedo of the geometry
+RELIEF = (1.0, 0.0, 0.0, 0.0)  # of a detail map: displacement, no change of colour
 INSIDE = ("face", "eyes", "mouth_interior", "teeth", "tongue")  # what is drawn; hair is left alone
 
 
@@ -44,27 +47,35 @@ class Actor:
         return export.to_uint8(_wider(self.result.crops[k], size).apply(self.images[k]))
 
 
-def read_picture(name, source, flame, model, args):
+def read_picture(name, source, flame, model, args, branch=None):
     """An actor from one photograph, a path or a function that gives it.
 
-    ``args`` are those of ``reconstruct.reading_arguments``. Raises PhotoError in a sentence.
+    ``args`` are those of ``reconstruct.reading_arguments``; with ``branch``, a DetailModel, the
+    actor's codes have detail. Raises PhotoError in a sentence.
     """
     image = source() if callable(source) else photo.read(source)
     found = photo.detect(image, args.face - 1, args.detector)
     result = explain([image], [found], flame, model, args)
-    colours, _ = texture.sample(result, flame)
-    return Actor(name, [image], [found], result, colours)
+    return _actor(name, [image], [found], result, flame, branch)
 
 
-def read_film(name, path, flame, model, args):
+def read_film(name, path, flame, model, args, branch=None):
     """An actor from a film of one person, whose identity is the same in all frames."""
     frames, fps = film.read(path, args.every)
     kept = clip.detect(frames, args.detector)
     _, images, found = (list(column) for column in zip(*kept, strict=True))
     steps = dict.fromkeys(fit.STEPS_FROM_START, 0) if args.no_refine else None
     result = clip.track(images, found, flame, model, args.rasterizer_type, steps)
-    every = max(1, len(images) // clip.KEY_FRAMES)
-    colours, _ = texture.sample(clip.chosen(result, range(0, len(images), every)), flame)
+    return _actor(name, images, found, result, flame, branch, fps)
+
+
+def _actor(name, images, found, result, flame, branch, fps=film.FPS):
+    """The actor whose skin, colours and detail, some of the pictures show."""
+    some = clip.chosen(result, range(0, len(images), max(1, len(images) // clip.KEY_FRAMES)))
+    colours, _ = texture.sample(some, flame)
+    if branch is not None:
+        detail = fit_detail(branch, some)[:1].expand(len(images), -1).clone()
+        result = dataclasses.replace(result, codes=result.codes.replace(detail=detail))
     return Actor(name, images, found, result, colours, fps)
 
 
@@ -81,11 +92,32 @@ def changed(actor, codes, flame):
     return dataclasses.replace(kept, codes=codes, vertices=vertices, seen=seen, landmarks=marks)
 
 
-class Stage:
-    """Draws an actor with other codes into the actor's own pictures, ``size`` pixels a side."""
+def draw_face(renderer, code, vertices, albedo, branch=None):
+    """A Rendering and a picture (1, 3, H, W) before black, with ``branch`` of wrinkles too.
 
-    def __init__(self, actor, flame, size, backend="auto"):
-        self.actor, self.size = actor, size
+    Colours come from ``albedo`` (1, 3, R, R), which shows what is flat in the photograph already:
+    of the detail only the relief is drawn.
+    """
+    drawn = renderer(vertices, code.camera, albedo, code.light)
+    if branch is None:
+        return drawn, drawn.image
+    relief, maps = branch.relief, branch.of(code) * vertices.new_tensor(RELIEF).view(1, 4, 1, 1)
+    return drawn, relief.paint(relief.canvas(drawn, vertices), maps, code.light)
+
+
+def clay_of(colours):
+    """An albedo (1, 3, 8, 8) that shows the geometry alone."""
+    return torch.full_like(colours[None, :, :8, :8], CLAY)
+
+
+class Stage:
+    """Draws an actor with other codes into the actor's own pictures, ``size`` pixels a side.
+
+    With ``branch``, a DetailModel, the wrinkles are drawn too.
+    """
+
+    def __init__(self, actor, flame, size, backend="auto", branch=None):
+        self.actor, self.size, self.branch = actor, size, branch
         self.renderer = Renderer(flame, 2 * size, backend)
         masks = [flame.masks[k] for k in INSIDE if k in flame.masks]
         self.inside = torch.stack(masks).any(0)[flame.faces].all(1)
@@ -102,12 +134,14 @@ class Stage:
         camera = camera_in(crop, result.crops[k], result.codes.camera[k : k + 1])
         backdrop = crop.apply(self.actor.images[own])[None].to(camera)
         backdrop = F.interpolate(backdrop, scale_factor=2, mode="bicubic").clamp(0, 1)
-        vertices, light = result.seen[k : k + 1], result.codes.light[k : k + 1]
-        new = self.renderer(vertices, camera, self.actor.colours[None], light)
+        vertices, code = result.seen[k : k + 1], result.codes[k].replace(camera=camera)
+        new, image = draw_face(self.renderer, code, vertices, self.actor.colours[None], self.branch)
         old = self.renderer(self.actor.result.seen[own : own + 1], camera)
         share = self._soft(self._inside(new) | self._inside(old)) * new.mask
-        clay = self.renderer(vertices, camera, None, studio_light(vertices), background=(1, 1, 1))
-        return halved(new.image * share + backdrop * (1 - share)), halved(clay.image)
+        code = code.replace(light=studio_light(vertices))
+        _, clay = draw_face(self.renderer, code, vertices, clay_of(self.actor.colours), self.branch)
+        clay = clay + 1 - new.mask
+        return halved(image * share + backdrop * (1 - share)), halved(clay)
 
     def _inside(self, drawn):
         triangle = drawn.pix_to_face[0]

@@ -40,8 +40,6 @@ def add_arguments(parser):
     reading_arguments(parser)
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
-    parser.add_argument("--detail", action="store_true",
-                        help="wrinkles too: displacement and normal map")  # fmt: skip
     saving_arguments(parser)
 
 
@@ -66,6 +64,8 @@ def reading_arguments(parser):
         action="store_true",
         help="what the encoder reads, without fitting: fast, less exact",
     )
+    parser.add_argument("--detail", action="store_true",
+                        help="wrinkles too: they move with the expression")  # fmt: skip
 
 
 def saving_arguments(parser):

@@ -4,7 +4,8 @@ import torch
 from tqdm import tqdm
 
 from course import film, gltf, photo, reenact
-from course.actor import read_picture
+from course.actor import clay_of, draw_face, read_picture
+from course.detail import DetailModel
 from course.facecode import resolve_device
 from course.files import any_path, quiet, whole_folder
 from course.flame import FLAME
@@ -44,6 +45,7 @@ def run(args):
     Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
     faces, sources = collect(args.inputpath), expressions(args.exp_path)
     model, failed, borrowed = load_encoder(args, flame), 0, []
+    branch = DetailModel.load(flame, device=flame.v_template.device) if args.detail else None
     for name, source in tqdm(sources, "expressions", disable=quiet()):
         try:
             codes, _ = read_expression(name, source, flame, model, args)
@@ -53,21 +55,21 @@ def run(args):
             failed += 1
     for name, source in tqdm(faces, "faces", disable=quiet()):
         try:
-            actor = read_picture(name, source, flame, model, args)
+            actor = read_picture(name, source, flame, model, args, branch)
         except photo.PhotoError as error:
             tqdm.write(f"{name}: {error}")
             failed += 1
             continue
-        save(args, actor, reenact.teaser(actor.codes, borrowed), flame)
+        save(args, actor, reenact.teaser(actor.codes, borrowed), flame, branch)
     return 2 if failed else 0
 
 
 @torch.no_grad()
-def save(args, actor, codes, flame):
+def save(args, actor, codes, flame, branch=None):
     """Write one face's folder, whole or not at all: teaser.gif, .mp4, .webm, .glb, code.json."""
     target = args.savefolder / actor.name
     with whole_folder(target) as folder:
-        frames = draw(actor, codes, flame, args.size, args.rasterizer_type)
+        frames = draw(actor, codes, flame, args.size, args.rasterizer_type, branch)
         film.save_all(folder / "teaser.gif", frames, args.fps)
         gltf.save_animation(folder / "teaser.glb", flame, codes, actor.colours, args.fps)
         codes.save(folder / "code.json", head=flame.name)
@@ -76,17 +78,16 @@ def save(args, actor, codes, flame):
 
 
 @torch.no_grad()
-def draw(actor, codes, flame, size, backend="auto"):
+def draw(actor, codes, flame, size, backend="auto", branch=None):
     """Frames (size, 3 · size + 16, 3) uint8: the photograph, the face, its geometry."""
     renderer, photograph = Renderer(flame, 2 * size, backend), actor.view(0, size)
     camera = portrait_camera(flame, flame(codes.shape[:1], codes.expression[:1], codes.pose[:1]))
-    frames = []
+    backdrop, frames = camera.new_tensor(BACKGROUND).view(1, 3, 1, 1), []
     for k in tqdm(range(len(codes)), actor.name, disable=quiet()):
-        code = codes[k]
-        vertices = flame(code.shape, code.expression, code.pose)
-        light, panels = studio_light(vertices), {"photograph": photograph}
-        for label, paint in (("face", actor.colours[None]), ("geometry", None)):
-            drawn = renderer(vertices, camera, paint, light, background=BACKGROUND)
-            panels[label] = halved(drawn.image)
-        frames.append(sheet(panels, 3))
+        vertices = flame(*(getattr(codes[k], name) for name in ("shape", "expression", "pose")))
+        code, panels = codes[k].replace(camera=camera, light=studio_light(vertices)), {}
+        for label, albedo in (("face", actor.colours[None]), ("geometry", clay_of(actor.colours))):
+            drawn, image = draw_face(renderer, code, vertices, albedo, branch)
+            panels[label] = halved(image + backdrop * (1 - drawn.mask))
+        frames.append(sheet({"photograph": photograph} | panels, 3))
     return frames

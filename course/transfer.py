@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from course import export, film, gltf, photo, reenact
 from course.actor import Stage, changed, read_film, read_picture
+from course.detail import DetailModel
 from course.facecode import FaceCode, resolve_device
 from course.files import any_path, quiet, whole_folder
 from course.flame import FLAME
@@ -48,10 +49,11 @@ def run(args):
     Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
     sources, path = expressions(args.exp_path, args.clip), args.image_path
     model = load_encoder(args, flame)
+    branch = DetailModel.load(flame, device=flame.v_template.device) if args.detail else None
     if path is not None and is_film(path):
-        actor = read_film(path.stem, path, flame, model, args)
+        actor = read_film(path.stem, path, flame, model, args, branch)
     else:
-        actor = read_picture(*collect([path] if path else None)[0], flame, model, args)
+        actor = read_picture(*collect([path] if path else None)[0], flame, model, args, branch)
     failed = 0
     for name, source in tqdm(sources, "expressions", disable=quiet()):
         try:
@@ -62,7 +64,7 @@ def run(args):
             continue
         count = sorted((len(actor), len(codes)))[1 if 1 in (len(actor), len(codes)) else 0]
         codes = reenact.transfer(actor.codes[:count], codes[:count], head=args.pose)
-        save(args, f"{actor.name}_{name}", actor, codes, lender, flame)
+        save(args, f"{actor.name}_{name}", actor, codes, lender, flame, branch)
     return 2 if failed else 0
 
 
@@ -101,13 +103,14 @@ def read_expression(name, source, flame, model, args):
 
 
 @torch.no_grad()
-def save(args, name, actor, codes, lender, flame):
+def save(args, name, actor, codes, lender, flame, branch=None):
     """Write one transfer's folder, whole or not at all: a still, or a film for several rows."""
     result, target = changed(actor, codes, flame), args.savefolder / name
     with whole_folder(target) as folder:
         if len(codes) == 1:
-            save_face(args, folder, name, flame, result, 0, None, actor.colours)
-            panels = _panels(Stage(actor, flame, PANEL, args.rasterizer_type), result, 0, lender)
+            save_face(args, folder, name, flame, result, 0, None, actor.colours, branch)
+            stage = Stage(actor, flame, PANEL, args.rasterizer_type, branch)
+            panels = _panels(stage, result, 0, lender)
             if args.saveVis:
                 export.save_png(folder / f"{name}_vis.png", sheet(panels, len(panels)))
             if args.saveImages:
@@ -117,7 +120,8 @@ def save(args, name, actor, codes, lender, flame):
         else:
             frames = codes
             codes.save(folder / "code.json", head=flame.name)
-            _save_film(args, folder, name, actor, result, lender, flame)
+            stage = Stage(actor, flame, FILM_PANEL, args.rasterizer_type, branch)
+            _save_film(args, folder, name, stage, result, lender)
         if args.saveObj:
             gltf.save_animation(folder / f"{name}.glb", flame, frames, actor.colours, actor.fps)
     tqdm.write(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")
@@ -131,12 +135,11 @@ def _panels(stage, result, k, lender):
     return {"photograph": own} | lent | {"with that expression": face, "geometry": geometry}
 
 
-def _save_film(args, folder, name, actor, result, lender, flame):
-    stage = Stage(actor, flame, FILM_PANEL, args.rasterizer_type)
+def _save_film(args, folder, name, stage, result, lender):
     frames = []
     for k in tqdm(range(len(result.codes)), "film", disable=quiet()):
         panels = _panels(stage, result, k, lender)
         frames.append(sheet(panels, len(panels)))
         if args.saveImages:
             export.save_png(folder / f"{name}_{k:04d}.png", frames[-1])
-    film.save_all(folder / f"{name}.gif", frames, actor.fps)
+    film.save_all(folder / f"{name}.gif", frames, stage.actor.fps)
