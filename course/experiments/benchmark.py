@@ -1,0 +1,255 @@
+"""The course's benchmark: how many millimetres is a face wrong that was found in photographs?
+
+After NoW (Sanyal et al. 2019), on synthetic people whose heads are known: 100 people × 12
+photographs, three of each of four kinds. The found head, at rest, is laid over the true one by
+seven landmarks (rotation, shift and size); every vertex of the true face is a scan point, whose
+distance to the found surface counts. No photograph ships: a seed a person makes the same ones
+everywhere. ``python -m course evaluate --benchmark`` runs it.
+"""
+
+import time
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import joblib
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from course import metrics
+from course.experiments import COMMON, run_grid, write
+from course.facecode import NECK, ROOT, FaceCode
+from course.files import atomic_path, quiet
+from course.flame import FLAME, euler_yaw, rodrigues
+from course.photo import Detection
+
+PEOPLE, EACH, SIZE, SEED = 100, 3, 256, 9_000_017
+FITS = 5  # people whose photographs are fitted, one of each kind
+# changes of faces.Variety; all are photographs of about this size, of a lens at this distance
+COMMON_LOOK = {"zoom": (1.0, 1.1), "shift": 0.05, "roll": 8.0, "distance": (0.6, 2.5),
+               "expressive": 0.15, "occluders": 0.0, "glasses": 0.0, "max_yaw": 8.0}  # fmt: skip
+KINDS = {
+    "frontal": {},
+    "three-quarter": {"max_yaw": 50.0},
+    "occluded": {"occluders": 1.0, "glasses": 0.4, "hands": 0.35, "masks": 0.35},
+    "expressive": {"expressive": 1.0},
+}
+TURNED = (25.0, 50.0)  # degrees that a three-quarter view is turned by, to either side
+SETS = (2, 4, 8)
+LIMITS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)  # mm, of the cumulative curve
+COLUMNS = {"method": str, "kind": str, "photo": int, "median": float, "mean": float, "std": float,
+           "seconds": float} | {f"within_{mm:g}": float for mm in LIMITS}  # fmt: skip
+
+
+# ------------------------------------------------------------------ photographs
+
+
+@lru_cache(maxsize=1)
+def _photographer():
+    from course.faces import Photographer
+
+    return Photographer(FLAME.load(device="cpu"), size=SIZE)
+
+
+def photographs(person, folder):
+    """A person's photographs, made where they are missing: a dict of arrays.
+
+    images (12, S, S, 3) uint8 · landmarks (12, 68, 2) pixels · shape (n_shape,) · points, sigma
+    and box: what the landmark network sees, as in ``photo.Detection``
+    """
+    path = Path(folder) / f"person-{person:03d}.npz"
+    if not path.is_file():
+        made = _photographed(person)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **made)
+    with np.load(path) as file:
+        return dict(file)
+
+
+def _photographed(person):
+    from course.evaluate import network_sees
+    from course.faces import Variety
+
+    maker, rng = _photographer(), np.random.default_rng([SEED, person])
+    who, images, marks = maker.person(rng), [], []
+    for kind, changes in KINDS.items():
+        maker.variety = Variety(**(COMMON_LOOK | changes))
+        for _ in range(EACH):
+            code = maker.person(rng)
+            while kind == "three-quarter" and not TURNED[0] <= abs(_yaw(code)) <= TURNED[1]:
+                code = maker.person(rng)
+            photo = maker(rng, code.replace(shape=who.shape, albedo=who.albedo))
+            images.append(photo.image)
+            marks.append(photo.landmarks)
+    found = [network_sees(image, true, [SEED, person, k])
+             for k, (image, true) in enumerate(zip(images, marks, strict=True))]  # fmt: skip
+    seen = {
+        name: np.stack([getattr(d, name) for d in found]) for name in ("points", "sigma", "box")
+    }
+    known = {"images": np.stack(images), "landmarks": np.stack(marks)}
+    return known | seen | {"shape": who.shape[0].numpy()}
+
+
+def make(shelf, people, workers=1):
+    """All photographs of so many people, by so many processes."""
+    jobs = [joblib.delayed(photographs)(person, shelf) for person in range(people)]
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        for _ in tqdm(joblib.Parallel(workers, return_as="generator_unordered")(jobs), "people",
+                      people, disable=quiet()):  # fmt: skip
+            pass
+
+
+def _yaw(code):
+    return float(euler_yaw(rodrigues(code.pose[:, ROOT]) @ rodrigues(code.pose[:, NECK]))[0])
+
+
+# ------------------------------------------------------------------ methods
+
+
+def _mean_face(photos, found, flame):
+    return FaceCode.zeros(flame).shape
+
+
+def _fit(photos, found, flame, encoder=None, **options):
+    from course.encode import first_guess
+    from course.fit import fit
+
+    start = {}
+    if encoder:
+        start = dict(zip(("start", "trust"), first_guess(_encoder(encoder), photos, found, flame),
+                         strict=True))  # fmt: skip
+    return fit(photos, found, flame, progress=False, **start, **options).codes.shape[:1]
+
+
+def _read(photos, found, flame, encoder=None):
+    from course.encode import read_faces
+    from course.encoder import average_identity
+
+    code, trust = read_faces(_encoder(encoder), photos, [d.points for d in found], flame)
+    return average_identity(code, trust).shape[:1]
+
+
+def _three_crops(photos, found, flame, encoder=None):
+    """The mean of what the encoder reads in a tight, the usual and a wide crop."""
+    shapes = []
+    for size in (0.92, 1.0, 1.08):
+        middle = [d.points.mean(0) for d in found]
+        marks = [m + size * (d.points - m) for m, d in zip(middle, found, strict=True)]
+        shaken = [replace(d, points=p) for d, p in zip(found, marks, strict=True)]
+        shapes.append(_read(photos, shaken, flame, encoder))
+    return torch.stack(shapes).mean(0)
+
+
+@lru_cache(maxsize=2)
+def _encoder(path):
+    from course.encoder import FaceModel
+
+    return FaceModel.load(path, FLAME.load(device="cpu"), "cpu")
+
+
+@lru_cache(maxsize=1)
+def _adaptive():
+    from course.asm_fit import AdaptiveHead
+
+    return AdaptiveHead(FLAME.load(device="cpu"))
+
+
+LANDMARKS_ONLY = {56: 0, 112: 0, 224: 0}
+QUICK = ("mean face", "encoder", "encoder, 3 crops", *(f"encoder, {n} photos" for n in SETS))
+FITTED = ("landmarks only", "fit", "encoder + fit", "ASM fit")
+METHODS = {
+    "mean face": _mean_face,
+    "encoder": _read,
+    "encoder, 3 crops": _three_crops,
+    "landmarks only": partial(_fit, steps=LANDMARKS_ONLY),
+    "fit": _fit,
+    "encoder + fit": _fit,
+    "ASM fit": _fit,
+} | {f"encoder, {n} photos": _read for n in SETS}
+READS = {name for name in METHODS if name.startswith("encoder")}
+
+
+# ------------------------------------------------------------------ measuring
+
+
+def one(setting, seed, shelf, encoder, each=EACH):
+    """Rows of one method on one person: a row a photograph, or a row for a set of them.
+
+    ``each`` is how many photographs of each kind are looked at; sets always choose from all.
+    """
+    method, files = setting["method"], photographs(seed, shelf)
+    flame = FLAME.load(device="cpu")
+    head = _adaptive() if method == "ASM fit" else flame
+    images, seen = files["images"], [files[name] for name in ("points", "sigma", "box")]
+    found = [Detection(*parts, "built-in", 1) for parts in zip(*seen, strict=True)]
+    kinds = np.repeat(list(KINDS), EACH)
+    groups = [[k] for k in range(len(images)) if k % EACH < each]
+    if "photos" in method:
+        order = np.random.default_rng([SEED, seed, 1]).permutation(len(images))
+        groups = [order[: int(method.split()[1])].tolist()]
+    true = flame(torch.from_numpy(files["shape"])[None])[0].numpy()
+    options = {"encoder": encoder} if method in READS else {}
+    rows = []
+    for group in groups:
+        clock = time.perf_counter()
+        with torch.set_grad_enabled("fit" in method or "landmarks" in method):
+            shape = METHODS[method]([images[k] for k in group], [found[k] for k in group], head,
+                                    **options)  # fmt: skip
+        seconds = time.perf_counter() - clock
+        with torch.no_grad():
+            errors = metrics.scan_errors(head(shape)[0].numpy(), true, flame)
+        rows.append({
+            "kind": str(kinds[group[0]]) if len(group) == 1 else "set", "photo": int(group[0]),
+            "median": float(np.median(errors)), "mean": float(errors.mean()),
+            "std": float(errors.std()), "seconds": seconds, "steps": 0,
+            **{f"within_{mm:g}": 100 * float((errors <= mm).mean()) for mm in LIMITS},
+        })  # fmt: skip
+    return rows
+
+
+def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1):
+    """Rows of COLUMNS: the quick methods on all people, fits of one photograph a kind on some."""
+    shelf = Path(folder) / "photographs"
+    make(shelf, people, workers)
+    options = {"shelf": str(shelf), "encoder": str(encoder)}
+    engine = partial(run_grid, folder=folder, workers=workers, threads=threads)
+    rows = engine(one, [{"method": m} for m in QUICK], range(people), options=options,
+                  title="encoder")  # fmt: skip
+    return rows + engine(one, [{"method": m} for m in FITTED], range(fits),
+                         options=options | {"each": 1}, title="fits")  # fmt: skip
+
+
+def add_arguments(parser):
+    from course.train_encoder import WEIGHTS
+
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="the encoder to judge")
+    parser.add_argument("--fits", type=int, default=FITS,
+                        help="people whose photographs are fitted, one of each kind")  # fmt: skip
+    parser.set_defaults(seeds=PEOPLE)
+
+
+def run(args):
+    """Measure, print, write the CSV; exit code 0."""
+    if not 0 <= args.fits <= args.seeds:
+        raise ValueError("--fits is a number of people, at most --seeds.")
+    rows = measure(args.folder, args.weights, args.seeds, args.fits, args.workers, args.threads)
+    print("\n".join(table(rows)))
+    write(args.output, rows, COLUMNS | COMMON)
+    return 0
+
+
+def table(rows):
+    """A line a method: photographs, NoW's median, mean and std in mm, seconds."""
+    lines = [
+        f"{'method':22s} {'faces':>5s} {'median':>7s} {'mean':>6s} {'std':>6s} {'seconds':>8s}"
+    ]
+    for method in METHODS:
+        of = [r for r in rows if r["method"] == method]
+        if of:
+            median, mean, std, seconds = (
+                np.mean([r[c] for r in of]) for c in ("median", "mean", "std", "seconds")
+            )
+            lines.append(f"{method:22s} {len(of):5d} {median:7.2f} {mean:6.2f} {std:6.2f} "
+                         f"{seconds:8.2f}")  # fmt: skip
+    return lines

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+
+from course import experiments, metrics
+from course.experiments import benchmark
+from course.train_encoder import WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    return tmp_path_factory.mktemp("photographs")
+
+
+@pytest.fixture(scope="module")
+def files(shelf):
+    return benchmark.photographs(3, shelf)
+
+
+def rows_of(method, shelf, **options):
+    return benchmark.one({"method": method}, 3, str(shelf), str(WEIGHTS), **options)
+
+
+def test_a_person_is_the_same_whenever_it_is_photographed(files, shelf):
+    assert files["images"].shape == (12, benchmark.SIZE, benchmark.SIZE, 3)
+    again = benchmark._photographed(3)
+    assert all(np.array_equal(files[name], again[name]) for name in files)
+    assert not np.array_equal(files["images"][0], files["images"][1])
+
+
+def test_scan_errors_do_not_care_where_a_head_is_and_how_large(flame):
+    g = torch.Generator().manual_seed(0)
+    one, other = flame(torch.randn(2, flame.n_shape, generator=g)).numpy()
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    moved = 1.3 * one @ (turn * np.sign(np.linalg.det(turn))).T + 0.2
+    assert metrics.scan_errors(moved, one, flame).max() < 1e-3
+    there, back = (metrics.scan_errors(head, other, flame) for head in (one, moved))
+    assert there.mean() > 0.5
+    assert np.allclose(there, back, atol=0.02)
+
+
+def test_methods_and_their_rows(files, shelf):
+    mean, encoder = rows_of("mean face", shelf), rows_of("encoder", shelf)
+    assert [r["kind"] for r in encoder] == [kind for kind in benchmark.KINDS for _ in range(3)]
+    assert len({r["median"] for r in mean}) == 1
+    assert np.mean([r["median"] for r in encoder]) < mean[0]["median"]
+    assert all(0 <= r["within_1"] <= r["within_2"] <= 100 for r in encoder)
+    (pair,) = rows_of("encoder, 2 photos", shelf)
+    assert pair["kind"] == "set"
+    fitted = rows_of("landmarks only", shelf, each=1)
+    assert [r["photo"] for r in fitted] == [0, 3, 6, 9]
+
+
+def test_the_results_that_ship_have_the_columns_and_all_methods():
+    table = experiments.read("benchmark")
+    assert set(table["method"]) == set(benchmark.METHODS)
+    counts = {m: len(table.where(method=m)) for m in benchmark.METHODS}
+    assert counts["encoder"] == 12 * counts["encoder, 8 photos"] == 12 * benchmark.PEOPLE
+    assert counts["encoder + fit"] == counts["ASM fit"] == 4 * benchmark.FITS
