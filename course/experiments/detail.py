@@ -211,7 +211,7 @@ def draw_sheet(folder, path=SHEET):
     rows = [np.concatenate(list(p[..., y : y + CELL, x : x + CELL]), 2) for p in kept]
     sheet = torch.from_numpy(np.concatenate(rows, 1))
     with atomic_path(path) as temporary:
-        temporary.write_bytes(jpeg_bytes(sheet, 84))
+        temporary.write_bytes(jpeg_bytes(sheet, 82))
 
 
 def read_sheet(path=SHEET):
