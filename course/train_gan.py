@@ -46,6 +46,7 @@ def add_arguments(parser):
         ("r1", float, 0.0, "weight γ of the R1 penalty"),
         ("ema", float, 0.0, "decay of the generator's average; 0: none"),
         ("warm_up", int, 0, "steps before the game, see Game.warm_up"),
+        ("anchor", float, 0.0, "weight of that pixel loss during the game"),
         ("augment", float, 1.0, "strength of the augmentation; 0: mirrored only"),
         ("seed", int, 0, "of weights, noise and augmentation"),
     ):
@@ -90,12 +91,14 @@ class Game:
     """Two networks and their optimisers; ``step`` is one move of each.
 
     kind  of gan.KINDS · r1  weight γ of the R1 penalty, 0: none · decay  of the generator's
-    running average, 0: none · rate, betas  Adam's, of both
+    running average, 0: none · anchor  weight of the pixel loss on known pictures · rate, betas
+    Adam's, of both
     """
 
     def __init__(self, generator, discriminator, kind="non-saturating", rate=2e-4,
-                 betas=(0.5, 0.999), r1=0.0, decay=0.0):  # fmt: skip
+                 betas=(0.5, 0.999), r1=0.0, decay=0.0, anchor=0.0):  # fmt: skip
         self.generator, self.discriminator, self.kind, self.r1 = generator, discriminator, kind, r1
+        self.anchor = anchor
         self.average = gan.EMA(generator, decay) if decay else None
         self.optimizers = [torch.optim.Adam(player.parameters(), rate, betas)
                            for player in (generator, discriminator)]  # fmt: skip
@@ -105,10 +108,10 @@ class Game:
         """The generator to draw with: the average, where there is one."""
         return self.average.model if self.average else self.generator
 
-    def step(self, real, z):
+    def step(self, real, z, known=None):
         """One move of the discriminator, one of the generator; what each lost and the mean logits.
 
-        real (N, …) and noise z (N, latent).
+        real (N, …) and noise z (N, latent); known: pictures that this noise should become.
         """
         for_generator, for_discriminator = self.optimizers
         fake = self.generator(z)
@@ -121,8 +124,9 @@ class Game:
 
         self.discriminator.requires_grad_(False)  # its slopes on its own weights are not needed
         won = gan.generator_loss(self.discriminator(fake), self.kind)
+        held = self.anchor * (fake - known).abs().mean() if known is not None else 0.0
         for_generator.zero_grad()
-        won.backward()
+        (won + held).backward()
         for_generator.step()
         self.discriminator.requires_grad_()
         if self.average:
@@ -174,7 +178,8 @@ def new_game(args):
     usual = "batch" if args.network == "dcgan" else "none"
     norm = {"none": None}.get(args.norm or usual, args.norm or usual)
     discriminator = judge(args.img_size, args.channels, norm=norm, **wide).to(device)
-    return Game(generator, discriminator, args.loss, args.lr, (args.b1, args.b2), args.r1, args.ema)
+    return Game(generator, discriminator, args.loss, args.lr, (args.b1, args.b2), args.r1, args.ema,
+                args.anchor)  # fmt: skip
 
 
 def components(faces, count):
@@ -190,7 +195,7 @@ def components(faces, count):
 def train(game, faces, args):
     """Play all epochs, from --save's checkpoint where there is one of the same settings."""
     steps = args.warm_up + args.n_epochs * -(-args.per_epoch // args.batch_size)
-    known = components(faces, args.latent_dim) if args.warm_up else None
+    known = components(faces, args.latent_dim) if args.warm_up or args.anchor else None
     noise = torch.Generator().manual_seed(args.seed + 1)
     shown = torch.randn(SHEET**2, args.latent_dim, generator=noise)
     settings = {k: v for k, v in vars(args).items() if k not in FREE}
@@ -224,8 +229,12 @@ def train(game, faces, args):
                 found = game.warm_up(faces[chosen].to(device), known[chosen].to(device))
             else:
                 real = real_faces.augment(faces[chosen], noise, args.augment).to(device)
-                z = torch.randn(args.batch_size, args.latent_dim, generator=noise).to(device)
-                found = game.step(real, z)
+                if args.anchor:
+                    other = torch.randint(len(faces), (args.batch_size,), generator=noise)
+                    found = game.step(real, known[other].to(device), faces[other].to(device))
+                else:
+                    z = torch.randn(args.batch_size, args.latent_dim, generator=noise).to(device)
+                    found = game.step(real, z)
             step += 1
             bar.update()
             if step % args.sample_interval == 0 or step == steps:

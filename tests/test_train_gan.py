@@ -63,7 +63,8 @@ def test_it_leaves_sheets_and_weights(tmp_path, capsys):
 
 
 OPTIONS = ("--network", "dcgan", "--width", "4", "--loss", "hinge", "--norm", "spectral",
-           "--r1", "1", "--ema", "0.9", "--latent_dim", "8", "--warm_up", "2")  # fmt: skip
+           "--r1", "1", "--ema", "0.9", "--latent_dim", "8", "--warm_up", "2",
+           "--anchor", "5")  # fmt: skip
 
 
 def test_stopped_and_gone_on_is_the_same_as_in_one_go(tmp_path, monkeypatch):
