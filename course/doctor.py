@@ -161,8 +161,9 @@ def _weights(name, load, path, use):
 
 def _networks():
     try:
-        from course import landmarks, losses, train_encoder
+        from course import detail, landmarks, losses, train_encoder
         from course.encoder import FaceModel
+        from course.flame import FLAME
     except ImportError as error:
         return [Row("networks", "missing", f"cannot be read: {error}", f"{_pip()} install torch")]
     return [
@@ -171,6 +172,8 @@ def _networks():
                  train_encoder.WEIGHTS, " Fits start from the mean face."),
         _weights("identity", losses.IdentityNet.load, losses.IDENTITY,
                  " Notebook 04 needs it."),
+        _weights("detail", lambda: detail.DetailModel.load(FLAME.load(device="cpu"), device="cpu"),
+                 detail.WEIGHTS, " reconstruct --detail needs it."),
     ]  # fmt: skip
 
 
