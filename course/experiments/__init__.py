@@ -31,7 +31,7 @@ from course.files import DATA, atomic_path, quiet, write_text
 # name: (module, one line of help)
 EXPERIMENTS = {
     "optimizers": ("course.experiments.optimizers", "SGD against Adam: steps, seconds, rates"),
-    "asm": ("course.experiments.asm", "bones against components: mm per parameter, pictures, speed"),
+    "asm": ("course.experiments.asm", "bones against components, mm per parameter"),
     "benchmark": ("course.experiments.benchmark", "heads from photographs, in mm, after NoW"),
     "gridmask": ("course.experiments.gridmask", "what hiding parts of pictures teaches an encoder"),
     "detail": ("course.experiments.detail", "skin detail with and without a discriminator"),
