@@ -12,7 +12,7 @@ lab: setup
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 test: setup
-	$(BIN)/python -m pytest --nbval -n $(WORKERS) --dist loadscope
+	$(BIN)/python -m pytest --nbval -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 setup: $(VENV)/.installed
 

@@ -220,9 +220,13 @@ def try_panel(browser, panel):
         at, high = (float(handle.get_attribute(f"aria-value{end}")) for end in ("now", "max"))
         handle.send_keys((Keys.ARROW_RIGHT if at < high else Keys.ARROW_LEFT) * 4)
         wait(lambda: picture() not in (first, None), "a slider moves the picture")
-        time.sleep(0.5)  # the last of the four steps
-        reset.click()
-        wait(lambda: picture() == first, "Reset brings the first picture back")
+
+        def back():
+            reset.click()  # again, where a slow picture's last step was still on its way
+            time.sleep(2)
+            return picture() == first
+
+        wait(back, "Reset brings the first picture back")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

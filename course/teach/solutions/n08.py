@@ -182,7 +182,7 @@ QUESTIONS = {
     },
     "8.q2": {
         "answer": "b",
-        "a": "No: nothing pulls at it.",
+        "a": "No: nothing pulls at it, so it stays where it began.",
         "b": "Right: at rest every M·B⁻¹ is the identity, and a mean of identities, however "
         "weighted, is the identity. Weights decide what a motion does.",
         "c": "No: smoother would mean that points move, and none does.",
@@ -198,7 +198,7 @@ QUESTIONS = {
         "answer": "b",
         "a": "No: bones do not know that a long nose often comes with a long face, or what a skull "
         "looks like from the side. What no pixel shows stays at rest.",
-        "b": "Yes, if the stranger resembles the people behind the basis: then components carry "
+        "b": "Yes: if the stranger resembles the people behind the basis, components carry "
         "what is seen over to what is not. If not, they carry over something wrong.",
         "c": "No: then the profile is anything at all.",
     },

@@ -165,7 +165,7 @@ QUESTIONS = {
     "9.q2": {
         "answer": "a",
         "a": "Right: three straight averages of angles are no turn that lies between the two.",
-        "b": "No: both cost next to nothing.",
+        "b": "No: both cost next to nothing, a few products each.",
         "c": "No: the two agree at both ends; they differ on the way.",
     },
     "9.q3": {
