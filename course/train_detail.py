@@ -35,14 +35,14 @@ PATCH = 192  # pixels a side of what is compared
 FOLD_RATE, RATE, CRITIC_RATE = 1.5e-3, 4e-3, 1e-3
 CALM = 0.05  # of the rate: what has been learned of the folds, while texture is learned
 BATCH = 4
-PEOPLE, JUDGED = 96, 16  # trained on, and set aside
+PEOPLE, JUDGED = 240, 16  # trained on, and set aside
 FOLDER = DATA.parent / "runs" / "detail"
-FOLD_STEPS, FOLD_BATCH = 240, 16  # of learning the folds' strengths
+FOLD_STEPS, FOLD_BATCH = 600, 16  # of learning the folds' strengths
 
 
 def add_arguments(parser):
     parser.add_argument("--people", type=int, default=PEOPLE, help="two photographs each")
-    parser.add_argument("--steps", type=int, default=200, help="steps of texture")
+    parser.add_argument("--steps", type=int, default=1200, help="steps of texture")
     parser.add_argument("--folds", type=int, default=FOLD_STEPS, help="steps of the folds before")
     parser.add_argument("--batch", type=int, default=BATCH, help="photographs a step of texture")
     parser.add_argument("--features", type=float, default=0.3, help="weight of the feature loss")

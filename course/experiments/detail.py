@@ -67,8 +67,8 @@ COLUMNS = {
 
 def add_arguments(parser):
     parser.add_argument("--people", type=int, default=PEOPLE, help="two photographs each")
-    parser.add_argument("--begin", type=int, default=120, help="steps of the folds")
-    parser.add_argument("--steps", type=int, default=40, help="steps of each setting after it")
+    parser.add_argument("--begin", type=int, default=400, help="steps of the folds")
+    parser.add_argument("--steps", type=int, default=600, help="steps of each setting after it")
     parser.add_argument("--batch", type=int, default=BATCH)
 
 
@@ -82,7 +82,7 @@ def run(args):
     return 0
 
 
-def experiment(folder, seeds=SEEDS, people=PEOPLE, begin=120, steps=40, batch=BATCH,
+def experiment(folder, seeds=SEEDS, people=PEOPLE, begin=400, steps=600, batch=BATCH,
                judged=JUDGED, settings=SETTINGS, photographs=FOLDER, workers=1,
                threads=1):  # fmt: skip
     """Rows of COLUMNS for all settings and seeds. Runs are kept in ``folder``, the photographs,
