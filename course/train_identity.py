@@ -23,6 +23,7 @@ from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, li
 
 CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
 BEGUN = 6000  # photographs that the first, linear map is made from
+CROP, CROP_SCALE = 112, 1.6  # pixels a side of what is compared, side over the landmarks' box
 
 
 def add_arguments(parser):
@@ -58,7 +59,7 @@ def crops(album, numbers, rngs=None):
 
     found = []
     for i, k in enumerate(numbers):
-        crop = crop_around(album.landmarks[k], albums.CROP, albums.CROP_SCALE, upright=True)
+        crop = crop_around(album.landmarks[k], CROP, CROP_SCALE, upright=True)
         if rngs is not None:
             albums.shaken(crop, rngs[i])
         image = crop.apply(album.image(k))

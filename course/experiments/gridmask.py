@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from course.albums import CROP_SCALE, FIELDS, folded, seen_in, shaken
+from course.albums import FIELDS, folded, seen_in, shaken
 from course.encode import mirrored
 from course.encoder import FaceModel, start_and_scales
 from course.experiments import COMMON, run_grid, write
@@ -29,7 +29,7 @@ from course.photo import crop_around
 from course.supervision import FULL
 from course.train_encoder import rate
 
-SIDE = 64  # pixels of what the encoder sees
+SIDE, CROP_SCALE = 64, 1.6  # pixels of what the encoder sees, side over the landmarks' box
 SHARD = 100  # photographs that one job makes
 SEEDS = 3
 # nobody wears glasses or a fringe, nothing is before a face
