@@ -56,10 +56,14 @@ def add_arguments(parser):
 
 def run(args):
     """Measure and print; exit code 0. Raises ValueError for impossible numbers."""
-    if args.benchmark:
-        return _benchmark(args)
     if args.people < 1 or args.sets < 0 or not 0 <= args.refine <= args.people:
         raise ValueError("--people must be at least one and at least --refine, --sets not negative")
+    if args.benchmark:
+        from course.experiments import benchmark
+
+        people = min(args.people, benchmark.PEOPLE)
+        benchmark.report(args.weights, people, min(people, benchmark.FITS), args.workers)
+        return 0
     device = resolve_device(args.device)
     flame = FLAME.load(device=device)
     model = FaceModel.load(args.weights, flame, device)
@@ -75,28 +79,6 @@ def run(args):
     if args.json:
         write_text(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
-
-
-def _benchmark(args):
-    """The command of the experiment with this one's weights, workers and number of people."""
-    from course.__main__ import main
-    from course.experiments import benchmark
-
-    people = min(args.people, benchmark.PEOPLE)
-    return main(
-        [
-            "experiment",
-            "benchmark",
-            "--weights",
-            str(args.weights),
-            "--seeds",
-            str(people),
-            "--fits",
-            str(min(people, benchmark.FITS)),
-            "--workers",
-            str(args.workers),
-        ]
-    )
 
 
 # ------------------------------------------------------------------ reading

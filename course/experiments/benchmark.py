@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from course import metrics
-from course.experiments import COMMON, run_grid, write
+from course.experiments import COMMON, RESULTS, RUNS, run_grid, write
 from course.facecode import NECK, ROOT, FaceCode
 from course.files import atomic_path, quiet
 from course.flame import FLAME, euler_yaw, rodrigues
@@ -230,13 +230,20 @@ def add_arguments(parser):
 
 
 def run(args):
-    """Measure, print, write the CSV; exit code 0."""
+    """The command; exit code 0."""
     if not 0 <= args.fits <= args.seeds:
         raise ValueError("--fits is a number of people, at most --seeds.")
-    rows = measure(args.folder, args.weights, args.seeds, args.fits, args.workers, args.threads)
-    print("\n".join(table(rows)))
-    write(args.output, rows, COLUMNS | COMMON)
+    report(args.weights, args.seeds, args.fits, args.workers, args.threads, args.folder,
+           args.output)  # fmt: skip
     return 0
+
+
+def report(encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, folder=RUNS / "benchmark",
+           output=RESULTS / "benchmark.csv"):  # fmt: skip
+    """Measure, print the table, write the CSV."""
+    rows = measure(folder, encoder, people, fits, workers, threads)
+    print("\n".join(table(rows)))
+    write(output, rows, COLUMNS | COMMON)
 
 
 def table(rows):
