@@ -51,14 +51,12 @@ def pose_person(flame, code, rng, mood=None):
     """The same person in another mood, turned a little, in other light."""
     mood = str(rng.choice(list(MOODS))) if mood is None else mood
     actions, jaw = MOODS[mood]
-    names = flame.expression_names
-    expression = torch.from_numpy(rng.normal(size=(1, len(names))) * 0.12).float()
+    expression = torch.from_numpy(rng.normal(size=(1, flame.n_expression)) * 0.12).float()
     expression = torch.where(flame.expression_one_way, expression.abs(), expression)
     for action, strength in actions.items():
         much = strength * rng.uniform(0.6, 1.25)
-        for k, name in enumerate(names):
-            if name == action or name.startswith(action + " "):
-                expression[0, k] += much * rng.uniform(0.8, 1.1)
+        for k in flame.expression_columns(action):
+            expression[0, k] += much * rng.uniform(0.8, 1.1)
     pose = torch.zeros(1, 15)
     pose[0, :3] = torch.from_numpy(rng.normal(size=3) * [0.10, 0.24, 0.05]).float().clamp(-0.5, 0.5)
     pose[0, JAW][0] = jaw * rng.uniform(0.6, 1.2)

@@ -164,16 +164,20 @@ def _networks():
         from course import detail, landmarks, losses, train_encoder
         from course.encoder import FaceModel
         from course.flame import FLAME
+        from course.flame_files import BUILT_IN
     except ImportError as error:
         return [Row("networks", "missing", f"cannot be read: {error}", f"{_pip()} install torch")]
+
+    def detail_model():  # of our own head: another one might first have to be registered
+        return detail.DetailModel.load(FLAME.load(BUILT_IN, "cpu"), device="cpu")
+
     return [
         _weights("landmarks", landmarks.load, landmarks.WEIGHTS, ""),
         _weights("encoder", lambda: FaceModel.load(train_encoder.WEIGHTS, device="cpu"),
                  train_encoder.WEIGHTS, " Fits start from the mean face."),
         _weights("identity", losses.IdentityNet.load, losses.IDENTITY,
                  " Notebook 04 needs it."),
-        _weights("detail", lambda: detail.DetailModel.load(FLAME.load(device="cpu"), device="cpu"),
-                 detail.WEIGHTS, " reconstruct --detail needs it."),
+        _weights("detail", detail_model, detail.WEIGHTS, " reconstruct --detail needs it."),
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from course import faces_covers as covers
 from course import faces_scene as scene
 from course.camera import fit_camera, perspective, to_ndc
 from course.facecode import FaceCode
-from course.flame import FLAME, rodrigues
+from course.flame import FLAME, head_yaw, rodrigues
 from course.rasterize import barycentric_at, covered, face_corners, zbuffer_of
 
 SUPERSAMPLE = 1.4
@@ -140,7 +140,7 @@ class Photographer:
         placed = projected[:count] * torch.tensor([scale, scale, 1.0])
         return SyntheticPhoto(image, marks.astype(np.float32), code.replace(camera=fitted),
                               vertices[0].numpy(), placed.numpy(), distance,
-                              _yaw(code))  # fmt: skip
+                              float(head_yaw(code.pose)))  # fmt: skip
 
     # ------------------------------------------------------------------ who, and how posed
 
@@ -169,12 +169,10 @@ class Photographer:
 
     def _expression(self, rng, out):
         """Fill ``out`` (E,) and return how far the jaw opens, radians."""
-        names = self.flame.expression_names
 
         def act(name, strength):
-            for k, other in enumerate(names):
-                if other == name or other.startswith(name + " "):
-                    out[k] += strength * (1 if rng.random() < 0.7 else rng.uniform(0.5, 1.2))
+            for k in self.flame.expression_columns(name):
+                out[k] += strength * (1 if rng.random() < 0.7 else rng.uniform(0.5, 1.2))
 
         jaw = 0.0
         if rng.random() < self.variety.expressive:
@@ -209,7 +207,7 @@ class Photographer:
                 act("blink", rng.uniform(0.5, 2.5))
             elif lids < 0.4:
                 act("eye wide", rng.uniform(0.2, 2))
-        noise = torch.from_numpy(rng.normal(size=len(names)) * 0.12).float()
+        noise = torch.from_numpy(rng.normal(size=len(out)) * 0.12).float()
         out += torch.where(self.flame.expression_one_way, noise.abs(), noise)
         return jaw
 
@@ -580,9 +578,3 @@ def _axis_angle(yaw, pitch, roll):
     # intrinsic: R = Rz·Rx·Ry, so that yaw comes first
     turn = Rotation.from_euler("ZXY", [roll, pitch, yaw], degrees=True)
     return torch.from_numpy(turn.as_rotvec()).float()
-
-
-def _yaw(code):
-    from course.flame import euler_yaw
-
-    return float(euler_yaw(rodrigues(code.pose[:, :3]) @ rodrigues(code.pose[:, 3:6]))[0])

@@ -56,6 +56,11 @@ def euler_yaw(rotation):
     return torch.rad2deg(torch.atan2(forward[..., 0], forward[..., 2]))
 
 
+def head_yaw(pose):
+    """Yaw in degrees (N,) that root and neck of pose codes (N, 15) give a head together."""
+    return euler_yaw(rodrigues(pose[:, ROOT]) @ rodrigues(pose[:, NECK]))
+
+
 class BlendSkinning(torch.autograd.Function):
     """Linear blend skinning, v' = Σ_j w_vj (R_j v + t_j), in planes: x of all vertices, then y, z.
 
@@ -201,6 +206,11 @@ class FLAME(nn.Module):
     def uv_masks(self):
         return {name: getattr(self, f"uv_mask_{name}") for name in self._uv_mask_names}
 
+    def expression_columns(self, action):
+        """Which components are an action: "smile" is "smile left" and "smile right"."""
+        return [k for k, name in enumerate(self.expression_names)
+                if name == action or name.startswith(f"{action} ")]  # fmt: skip
+
     @property
     def default_camera(self):
         """Weak-perspective (scale, tx, ty) that centres the face: it fills 78 % of the height."""
@@ -303,8 +313,7 @@ class FLAME(nn.Module):
         if pose is None:
             return torch.full((batch,), YAW_LIMIT, device=device)
         with torch.no_grad():
-            turned = rodrigues(pose[:, ROOT]) @ rodrigues(pose[:, NECK])
-            degrees = euler_yaw(turned).round().clamp(-YAW_LIMIT, YAW_LIMIT)
+            degrees = head_yaw(pose).round().clamp(-YAW_LIMIT, YAW_LIMIT)
             return (degrees.long() + YAW_LIMIT).expand(batch)
 
     def _on_triangles(self, vertices, faces, bary):

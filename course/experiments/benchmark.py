@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from course import metrics
 from course.experiments import COMMON, RESULTS, RUNS, run_grid, write
-from course.facecode import NECK, ROOT, FaceCode
-from course.files import atomic_path, quiet
-from course.flame import FLAME, euler_yaw, rodrigues
+from course.facecode import FaceCode
+from course.files import cached_arrays, quiet
+from course.flame import FLAME, head_yaw
 from course.photo import Detection
 
 PEOPLE, EACH, SIZE, SEED = 100, 3, 256, 9_000_017
@@ -58,13 +58,9 @@ def photographs(person, folder):
     images (12, S, S, 3) uint8 · landmarks (12, 68, 2) pixels · shape (n_shape,) · points, sigma
     and box: what the landmark network sees, as in ``photo.Detection``
     """
-    path = Path(folder) / f"person-{person:03d}.npz"
-    if not path.is_file():
-        made = _photographed(person)
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **made)
-    with np.load(path) as file:
-        return dict(file)
+    known = repr((SEED, person, EACH, SIZE, COMMON_LOOK, KINDS, TURNED))
+    return cached_arrays(Path(folder) / f"person-{person:03d}.npz", known,
+                         lambda: _photographed(person))  # fmt: skip
 
 
 def _photographed(person):
@@ -75,9 +71,10 @@ def _photographed(person):
     who, images, marks = maker.person(rng), [], []
     for kind, changes in KINDS.items():
         maker.variety = Variety(**(COMMON_LOOK | changes))
+        low, high = TURNED if kind == "three-quarter" else (0.0, 180.0)
         for _ in range(EACH):
             code = maker.person(rng)
-            while kind == "three-quarter" and not TURNED[0] <= abs(_yaw(code)) <= TURNED[1]:
+            while not low <= head_yaw(code.pose).abs() <= high:
                 code = maker.person(rng)
             photo = maker(rng, code.replace(shape=who.shape, albedo=who.albedo))
             images.append(photo.image)
@@ -98,10 +95,6 @@ def make(shelf, people, workers=1):
         for _ in tqdm(joblib.Parallel(workers, return_as="generator_unordered")(jobs), "people",
                       people, disable=quiet()):  # fmt: skip
             pass
-
-
-def _yaw(code):
-    return float(euler_yaw(rodrigues(code.pose[:, ROOT]) @ rodrigues(code.pose[:, NECK]))[0])
 
 
 # ------------------------------------------------------------------ methods
@@ -193,9 +186,8 @@ def one(setting, seed, shelf, encoder, each=EACH):
     rows = []
     for group in groups:
         clock = time.perf_counter()
-        with torch.set_grad_enabled("fit" in method or "landmarks" in method):
-            shape = METHODS[method]([images[k] for k in group], [found[k] for k in group], head,
-                                    **options)  # fmt: skip
+        shape = METHODS[method]([images[k] for k in group], [found[k] for k in group], head,
+                                **options)  # fmt: skip
         seconds = time.perf_counter() - clock
         with torch.no_grad():
             errors = metrics.scan_errors(head(shape)[0].numpy(), true, flame)
