@@ -1,4 +1,5 @@
-# make lab: open the course.  make test: check everything.  Both set up .venv first.
+# make lab: open the course.  make test: check everything.  make offline: a folder for a class
+# without a network.  All set up .venv first.
 # On Windows, the README gives the same steps as plain python and pip lines.
 
 PYTHON ?= python3
@@ -6,13 +7,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: lab test setup clean
+.PHONY: lab test offline setup clean
 
 lab: setup
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
 
 test: setup
 	$(BIN)/python -m pytest --nbval -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+
+offline: setup
+	$(BIN)/python -m course offline offline
 
 setup: $(VENV)/.installed
 

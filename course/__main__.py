@@ -15,6 +15,7 @@ COMMANDS = {
     "experiment": ("course.experiments", "run the long version of a notebook's experiment"),
     "gan": ("course.train_gan", "train a GAN on small pictures of faces"),
     "evaluate": ("course.evaluate", "measure an encoder on people that it has never seen"),
+    "offline": ("course.teach.offline", "make a folder for a class without a network"),
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
 }

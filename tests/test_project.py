@@ -62,6 +62,8 @@ def test_environment_yml_is_in_step():
         there = conda[CONDA_NAMES.get(name, name)]
         assert there.specifier == requirement.specifier, name
     assert "pytorch3d" in conda
+    # pip's part is a requirements file, where an option behind "-e ." is an error
+    assert re.findall(r"^\s*- (-e.*?)\s*$", text, re.MULTILINE) == ["-e ."]
     assert str(conda["python"].specifier) == PROJECT["requires-python"]
 
 
