@@ -48,3 +48,10 @@ def test_rows_with_remedies_are_the_ones_that_need_them():
     for row in doctor.examine():
         assert row.state in ("ok", "optional", "missing")
         assert bool(row.remedy) == (row.state != "ok") or row.name == "device"
+
+
+def test_detail_is_looked_at_with_the_head_that_ships(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_FLAME", str(tmp_path / "none.npz"))
+    rows = {row.name: row for row in doctor.examine()}
+    assert rows["head"].state == "missing"
+    assert rows["detail"].state == "ok"
