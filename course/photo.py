@@ -7,7 +7,7 @@ network's own uncertainty; landmarks come from that network or, where its weight
 
 import contextlib
 import io
-import socket
+import sys
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from course import landmarks as landmark_net
+from course import network
 
 MIN_SIDE = 24
 MAX_PIXELS = 80_000_000  # beyond this a picture is refused before it is unpacked
@@ -27,6 +28,7 @@ WORKING_SIDE = 720  # faces are looked for in a copy of at most this size
 # about 0.02, and a picture searched at many angles needs a stricter limit
 SURE, SURE_TURNED = 0.045, 0.030
 STEADY = 0.05  # of the face's size: how far its landmarks may move when the box does
+FAN_HOME = "https://www.adrianbulat.com"  # where face_alignment fetches its weights
 FAN_FILES = ("2DFAN4-11f355bf06.pth.tar", "2DFAN4-cd938726ad.zip")
 DETECTORS = ("auto", "built-in", "face_alignment")
 
@@ -288,16 +290,17 @@ def detect(image, face=0, detector="auto"):
         raise NoFaceError(f"There is no face number {face + 1}: the picture has {count}.")
     chosen = faces[face]
     if detector != "built-in":
-        network, reason = _face_alignment()
-        if network is not None:
-            points = _by_face_alignment(network, image, chosen.box)
+        aligner, reason = _face_alignment()
+        if aligner is not None:
+            points = _by_face_alignment(aligner, image, chosen.box)
             if points is not None:
                 side = np.ptp(points, axis=0).max()
                 return Detection(points, np.full(68, 0.012 * side, np.float32), chosen.box,
                                  "face_alignment", len(faces))  # fmt: skip
-            reason = "face_alignment found nothing in that box"
+            reason = "it found nothing in that box"
         if detector == "face_alignment":
             raise PhotoError(f"face_alignment cannot be used: {reason}.")
+        _say_once(f"The built-in landmarks are used, not face_alignment: {reason}.")
     roll = landmark_net.upright_roll(chosen.points)
     points, sigma = landmark_net.predict(landmark_net.load(), image, chosen.box, roll=roll)
     return Detection(points, sigma, chosen.box, "built-in", len(faces))
@@ -323,15 +326,6 @@ def face_alignment_weights():
     return next((folder / name for name in FAN_FILES if (folder / name).is_file()), None)
 
 
-def online(host="www.adrianbulat.com", seconds=2.0):
-    """Whether a web server can be reached, decided within ``seconds``."""
-    try:
-        with socket.create_connection((host, 443), timeout=seconds):
-            return True
-    except OSError:
-        return False
-
-
 @lru_cache(maxsize=1)
 def _face_alignment():
     """The face_alignment network, or None and the reason."""
@@ -339,29 +333,33 @@ def _face_alignment():
         import face_alignment
     except ImportError as error:
         return None, f"it is not installed ({error})"
-    if face_alignment_weights() is None and not online():
-        return None, "its weights are not on this machine and there is no network to fetch them"
+    if face_alignment_weights() is None and not network.answers(FAN_HOME):
+        return None, (f"its weights are not on this machine, and {FAN_HOME} does not answer; "
+                      "connect to the network, or choose the built-in detector")  # fmt: skip
     from course.facecode import resolve_device
 
-    before = socket.getdefaulttimeout()
     try:
-        socket.setdefaulttimeout(5.0)  # a firewall that drops packets must not hang us
-        network = face_alignment.FaceAlignment(
-            face_alignment.LandmarksType.TWO_D, device=str(resolve_device()), compile=False,
-            face_detector="folder",
-        )  # fmt: skip
+        with network.impatient():
+            return face_alignment.FaceAlignment(
+                face_alignment.LandmarksType.TWO_D, device=str(resolve_device()), compile=False,
+                face_detector="folder",
+            ), ""  # fmt: skip
     except Exception as error:  # a failed download raises many kinds
-        return None, f"its weights could not be fetched ({error})"
-    finally:
-        socket.setdefaulttimeout(before)
-    return network, ""
+        return None, (f"its weights could not be fetched from {FAN_HOME} ({error}); "
+                      "try again later, or choose the built-in detector")  # fmt: skip
 
 
-def _by_face_alignment(network, image, box):
+@lru_cache
+def _say_once(text):
+    """Print to stderr what was tried, once however many pictures there are."""
+    print(text, file=sys.stderr)
+
+
+def _by_face_alignment(aligner, image, box):
     side = max(box[2] - box[0], box[3] - box[1])
     # its detectors' boxes reach up to the forehead, ours end at the brows
     grown = [box[0], box[1] - 0.25 * side, box[2], box[3]]
-    found = network.get_landmarks_from_image(image, detected_faces=[grown])
+    found = aligner.get_landmarks_from_image(image, detected_faces=[grown])
     return np.asarray(found[0], np.float32) + 0.5 if found else None
 
 

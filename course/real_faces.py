@@ -8,6 +8,7 @@ synthetic    the course's own photographs
 olivetti and lfw are fetched by scikit-learn, which is not among the course's needs.
 """
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -17,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from course import network
 from course.files import atomic_path, quiet
 
 SOURCES = ("lfw_subset", "olivetti", "lfw", "synthetic")
 ONLINE = ("olivetti", "lfw")
 REAL_FACES = 100  # of lfw_subset; what follows are pictures without a face
+FIGSHARE = "https://ndownloader.figshare.com"  # where scikit-learn keeps its data sets
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green, blue
 
 
@@ -89,19 +92,32 @@ def _fetched(source):
     except ImportError:
         raise ValueError(f"{source!r} needs scikit-learn (pip install scikit-learn) and a network; "
                          "lfw_subset and synthetic need neither.") from None  # fmt: skip
+    fetch, options = {
+        "olivetti": (datasets.fetch_olivetti_faces, {}),
+        "lfw": (datasets.fetch_lfw_people, {"color": True, "resize": 1.0}),
+    }[source]
     try:
-        if source == "olivetti":
-            images = datasets.fetch_olivetti_faces().images[..., None]
-        else:
-            images = datasets.fetch_lfw_people(color=True, resize=1.0).images
-    except OSError as error:  # no network, or a disk that is full
-        raise ValueError(f"{source!r} could not be fetched ({error}); "
-                         "lfw_subset and synthetic need no network.") from None  # fmt: skip
+        images = fetch(**options, download_if_missing=False).images
+    except OSError:  # not on this disk yet
+        images = _downloaded(source, fetch, options)
+    images = images if images.ndim == 4 else images[..., None]
     images = torch.from_numpy(np.ascontiguousarray(images)).float().permute(0, 3, 1, 2)
     side = min(images.shape[2:])
     top, left = ((n - side) // 2 for n in images.shape[2:])
     images = images[..., top : top + side, left : left + side]
     return images / 255 if images.max() > 1 else images
+
+
+def _downloaded(source, fetch, options):
+    """Pictures that one of scikit-learn's functions downloads; ValueError where it cannot."""
+    advice = "connect to the network, or take lfw_subset or synthetic, which need none"
+    if not network.answers(FIGSHARE):
+        raise ValueError(f"{source!r} comes from {FIGSHARE}, which does not answer; {advice}.")
+    try:
+        with network.impatient(), warnings.catch_warnings(action="ignore"):
+            return fetch(**options, n_retries=1, delay=0.0).images  # 1 is the fewest it takes
+    except OSError as error:  # the network again, or a disk that is full
+        raise ValueError(f"{source!r} could not be fetched ({error}); {advice}.") from None
 
 
 def _channels(images, channels):

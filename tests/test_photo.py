@@ -157,7 +157,7 @@ def test_detectors(monkeypatch):
     monkeypatch.setattr(socket, "create_connection", offline)
     monkeypatch.setattr(photo, "face_alignment_weights", lambda: None)
     assert photo.detect(astronaut(), detector="auto").detector == "built-in"
-    with pytest.raises(photo.PhotoError, match="no network"):
+    with pytest.raises(photo.PhotoError, match="does not answer; connect"):
         photo.detect(astronaut(), detector="face_alignment")
     photo._face_alignment.cache_clear()
 

@@ -38,7 +38,7 @@ def test_rewrites_badges_and_setup_cells(copy, capsys):
         assert f"github/a-school/faces.2027/blob/main/notebooks/{path.name}" in text
         assert f'\\"COURSE_REPO\\", \\"{url}\\"' in text
         assert '\\"face-course\\"' in text, "the folder Colab clones into keeps its name"
-    back = set_repo.current()
+    back = set_repo.current().removeprefix(set_repo.HOST)
     assert set_repo.run(SimpleNamespace(url=back), copy) == 0
     for path in set_repo.places(copy):
         original = set_repo.ROOT / path.relative_to(copy)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course import gan, real_faces, train_gan
+from course import gan, network, real_faces, train_gan
 from course.__main__ import main
 
 
@@ -196,8 +196,10 @@ def test_without_scikit_learn_or_network_it_says_so(monkeypatch):
     broken = types.SimpleNamespace(fetch_olivetti_faces=unreachable, fetch_lfw_people=unreachable)
     monkeypatch.setitem(sys.modules, "sklearn", types.SimpleNamespace(datasets=broken))
     for name in real_faces.ONLINE:
-        with pytest.raises(ValueError, match="could not be fetched"):
-            real_faces.load(name)
+        for there, sentence in ((False, "does not answer"), (True, "could not be fetched")):
+            monkeypatch.setattr(network, "answers", lambda _, there=there: there)
+            with pytest.raises(ValueError, match=f"{sentence}.*connect to the network"):
+                real_faces.load(name)
 
 
 def test_what_scikit_learn_fetches_is_cut_square_and_scaled(monkeypatch):
@@ -205,7 +207,7 @@ def test_what_scikit_learn_fetches_is_cut_square_and_scaled(monkeypatch):
     colour = np.zeros((3, 125, 94, 3), np.float32)
     colour[:, 40:60, 40:60] = 255
     found = types.SimpleNamespace(
-        fetch_olivetti_faces=lambda: types.SimpleNamespace(images=grey),
+        fetch_olivetti_faces=lambda **_: types.SimpleNamespace(images=grey),
         fetch_lfw_people=lambda **_: types.SimpleNamespace(images=colour),
     )
     monkeypatch.setitem(sys.modules, "sklearn", types.SimpleNamespace(datasets=found))

@@ -1,4 +1,4 @@
-"""``python -m course set-repo URL``: point badges, links and set-up cells at another repository.
+"""``python -m course set-repo OWNER/NAME``: point badges and set-up cells at another repository.
 
 The one place that holds the address is ``[project.urls]`` in pyproject.toml; everything else
 repeats it, and is rewritten here (a fork for a workshop, say).
@@ -11,11 +11,12 @@ from pathlib import Path
 from course.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
-ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
+HOST = "https://github.com/"
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def add_arguments(parser):
-    parser.add_argument("url", help="https://github.com/OWNER/NAME")
+    parser.add_argument("url", metavar="OWNER/NAME", help="the repository, or its address")
 
 
 def current(root=ROOT):
@@ -31,11 +32,10 @@ def places(root=ROOT):
 
 
 def run(args, root=ROOT):
-    url = args.url.removesuffix("/").removesuffix(".git")
-    if not ADDRESS.fullmatch(url):
-        raise ValueError(f"{args.url} is not of the form https://github.com/OWNER/NAME.")
-    old = current(root)
-    short_old, short_new = (u.removeprefix("https://github.com/") for u in (old, url))
+    short_new = args.url.removeprefix(HOST).removesuffix("/").removesuffix(".git")
+    if not NAME.fullmatch(short_new):
+        raise ValueError(f"{args.url} is not of the form OWNER/NAME or {HOST}OWNER/NAME.")
+    short_old = current(root).removeprefix(HOST)
     changed = 0
     for path in places(root):
         text = path.read_text(encoding="utf-8")
@@ -44,5 +44,5 @@ def run(args, root=ROOT):
         if new != text:
             write_text(path, new)
             changed += 1
-    print(f"{old} → {url}: {changed} files rewritten")
+    print(f"{HOST}{short_old} → {HOST}{short_new}: {changed} files rewritten")
     return 0

@@ -1,9 +1,12 @@
 """What the first cell of every notebook calls: seeds, device, how much work this machine can do."""
 
+import contextlib
 import importlib
 import importlib.metadata
+import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -13,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from packaging.requirements import InvalidRequirement, Requirement
 
+from course import network
 from course.facecode import resolve_device
 from course.files import quiet  # noqa: F401 - notebooks ask setup
 
@@ -31,6 +36,9 @@ def start(seed=0):
         from google.colab import output
 
         output.enable_custom_widget_manager()
+    elif missing := missing_packages():
+        print(f"Not installed here: {', '.join(missing)}. What needs them will fail; to get them, "
+              f"type %pip install {' '.join(shlex.quote(m) for m in missing)}")  # fmt: skip
     where = "GPU" if device().type == "cuda" else "CPU"
     print(f"Ready on the {where}: expect the {where} minutes on the card above.")
 
@@ -49,18 +57,38 @@ def missing_packages(pyproject=ROOT / "pyproject.toml"):
 
 
 def install_missing():
-    """Install what is missing; what is here (torch and numpy above all) is held where it is."""
+    """Install what is missing; whatever is here (torch and numpy above all) is held where it is.
+
+    pytorch3d is not among the course's needs and never waited for: our own rasterizer stands in.
+    Raises ConnectionError where the packages cannot be had.
+    """
     missing = missing_packages()
     if not missing:
         return
-    held = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    keep = [f"{n}=={held[n]}" for n in ("torch", "numpy", "scipy", "numba") if n in held]
+    names = ", ".join(missing)
+    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
+    advice = "connect to the network, then run this cell again."
+    if not network.answers(index):
+        raise ConnectionError(f"{names} are needed, but {index} does not answer; {advice}")
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "held.txt"
-        constraints.write_text("\n".join(keep), encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "-c", str(constraints)]
-        subprocess.run([*pip, *missing], check=True)
+        constraints.write_text("\n".join(held()), encoding="utf-8")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+               "--timeout", str(network.SILENCE), "--retries", "0"]  # fmt: skip
+        done = subprocess.run([*pip, "-c", str(constraints), *missing], check=False)
+    if done.returncode:
+        raise ConnectionError(f"pip could not install {names} from {index}; {advice}")
     importlib.invalidate_caches()
+
+
+def held():
+    """Every installed package as pip's constraint ``name==version``."""
+    found = {}
+    for one in importlib.metadata.distributions():
+        with contextlib.suppress(InvalidRequirement):  # the system's own may have odd names
+            line = f"{one.metadata['Name']}=={one.version}"
+            found.setdefault(Requirement(line).name.lower(), line)
+    return list(found.values())
 
 
 def on_colab():

@@ -90,8 +90,11 @@ def upload(save_to, several=False):
     button = ipywidgets.FileUpload(accept="image/*", multiple=several, description=text)
 
     def received(change):
-        for item in change["new"]:
-            save_to(item["name"], bytes(item["content"]))
+        files = change["new"]
+        if isinstance(files, dict):  # ipywidgets 7, which Colab has: contents by name
+            files = [{"name": name, **file} for name, file in files.items()]
+        for file in files:
+            save_to(file["name"], bytes(file["content"]))
 
     button.observe(received, "value")
     return button

@@ -1,0 +1,192 @@
+"""Nothing hangs without a network: servers that let us in and are silent, resolvers that sleep."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+import urllib.request
+from pathlib import Path
+
+import face_alignment
+import nbformat
+import pytest
+import skimage.data
+import torch
+
+from course import network, photo, real_faces
+from course.teach import setup
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT = 5.0  # seconds that one call may wait
+BUSY = 20.0  # … and with the start of programs, on a machine that others use too
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def silent():
+    """The address of a server that accepts connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(32)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def sleeping_resolver(monkeypatch):
+    """Names are looked up for ever, as behind a firewall that drops packets."""
+    awake = threading.Event()
+
+    def getaddrinfo(*_, **__):
+        awake.wait(60)
+        raise OSError("gave up")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield
+    awake.set()
+
+
+@pytest.fixture
+def clock():
+    """Seconds since the test began."""
+    start = time.monotonic()
+    return lambda: time.monotonic() - start
+
+
+def closed_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def test_who_answers(silent, monkeypatch, clock):
+    nobody = f"http://127.0.0.1:{closed_port()}"
+    assert network.answers(silent)
+    assert network.answers("file:///nowhere")
+    assert not network.answers(nobody)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", silent)  # a proxy is asked in the server's place
+    assert network.answers("http://192.0.2.1/")
+    monkeypatch.setenv("http_proxy", nobody)
+    assert not network.answers(silent)
+    assert clock() < LIMIT
+
+
+def test_a_resolver_that_sleeps_is_not_waited_for(sleeping_resolver, clock):
+    assert not network.answers("https://pypi.org")
+    assert clock() < LIMIT
+
+
+def test_silence_is_not_waited_for(silent, clock):
+    with network.impatient(), pytest.raises(OSError, match="timed out"):
+        urllib.request.urlopen(silent)
+    assert clock() < LIMIT
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """face_alignment's weights are not on this disk."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path))
+    photo._face_alignment.cache_clear()
+    photo._say_once.cache_clear()
+    yield monkeypatch
+    photo._face_alignment.cache_clear()
+    torch.hub.set_dir(before)
+
+
+def test_landmarks_without_a_network(no_weights, sleeping_resolver, clock, capsys):
+    picture = skimage.data.astronaut()
+    before = clock()
+    assert photo.detect(picture).detector == "built-in"
+    photo.detect(picture)
+    assert clock() - before < BUSY
+    said = capsys.readouterr().err
+    assert said.count("does not answer; connect to the network") == 1
+    with pytest.raises(photo.PhotoError, match=r"adrianbulat\.com does not answer; connect"):
+        photo.detect(picture, detector="face_alignment")
+
+
+def test_landmarks_from_a_silent_server(no_weights, silent, clock):
+    addresses = face_alignment.api.models_urls
+    no_weights.setattr(photo, "FAN_HOME", silent)
+    no_weights.setattr(face_alignment.api, "models_urls", dict.fromkeys(addresses, f"{silent}/a"))
+    before = clock()
+    network_there, reason = photo._face_alignment()
+    assert clock() - before < BUSY
+    assert network_there is None
+    assert "could not be fetched from http://127.0.0.1" in reason
+    assert "built-in detector" in reason
+
+
+def test_real_faces_from_a_silent_server(silent, monkeypatch, clock):
+    tries = []
+
+    def fetch(download_if_missing=True, n_retries=3, **_):  # as scikit-learn does it
+        if not download_if_missing:
+            raise OSError("not here")
+        for k in range(n_retries + 1):
+            tries.append(clock())
+            try:
+                return urllib.request.urlopen(silent)
+            except OSError:
+                if k == n_retries:
+                    raise
+
+    datasets = types.SimpleNamespace(fetch_olivetti_faces=fetch, fetch_lfw_people=fetch)
+    monkeypatch.setitem(sys.modules, "sklearn", types.SimpleNamespace(datasets=datasets))
+    monkeypatch.setattr(real_faces, "FIGSHARE", silent)
+    with pytest.raises(ValueError, match=r"could not be fetched.*connect to the network"):
+        real_faces.load("olivetti")
+    assert len(tries) == 2
+    assert max(b - a for a, b in zip(tries, [*tries[1:], clock()], strict=True)) < LIMIT
+
+
+def test_packages_from_nowhere(silent, monkeypatch, clock):
+    monkeypatch.setattr(setup, "missing_packages", lambda: ["no-such-package-at-all>=4"])
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed_port()}/simple")
+    with pytest.raises(ConnectionError, match=r"at-all>=4 are needed, but .* connect"):
+        setup.install_missing()
+    assert clock() < LIMIT
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", f"{silent}/simple")
+    with pytest.raises(ConnectionError, match="pip could not install no-such-package-at-all"):
+        setup.install_missing()
+    assert clock() < LIMIT + BUSY
+
+
+def run_setup_cell(folder, repository):
+    """The set-up cell where no course is installed: (exit code, what it said)."""
+    cells = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4).cells
+    cell = next(cell.source for cell in cells if cell.cell_type == "code")
+    environment = os.environ | {"COURSE_REPO": repository}
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", cell], cwd=folder, env=environment,
+                          capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("where", ["silent", "closed", "missing"])
+def test_setup_cell_without_the_repository(where, tmp_path, silent, clock):
+    repository = {
+        "silent": f"{silent}/course",
+        "closed": f"http://127.0.0.1:{closed_port()}/course",
+        "missing": str(tmp_path / "nothing"),
+    }[where]
+    code, said = run_setup_cell(tmp_path, repository)
+    assert code == 1
+    last = said.strip().splitlines()[-1]
+    assert repository in last
+    assert "connect to the network, then run this cell again." in last
+    assert clock() < BUSY
+    assert not (tmp_path / "face-course").exists()
