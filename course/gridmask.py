@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 TURN = 1 << 16  # steps of a 16-bit number until it is back where it began
+PART = 4  # masks that are made at once
 
 
 class Augmented(NamedTuple):
@@ -67,25 +68,32 @@ def grid_mask(size, x, y, r, d, angle=0.0):
     cos, sin = torch.cos(torch.deg2rad(angle)), torch.sin(torch.deg2rad(angle))
     u = torch.arange(width, dtype=torch.float64) + 0.5 - width / 2
     v = torch.arange(height, dtype=torch.float64) + 0.5 - height / 2
-    across = _sum(cos * u, sin * v + width / 2 - x, d)
-    down = _sum(-sin * u, cos * v + height / 2 - y, d)
+    # across the grid and down it: a pixel's place is the sum of its column's and its row's
+    columns = _steps(torch.stack([cos, -sin]) * u / d).unsqueeze(2)
+    rows = torch.stack([sin * v + width / 2 - x, cos * v + height / 2 - y])
+    rows = _steps(rows / d - 0.5).unsqueeze(3)  # −0.5: counted from −32,768 on
     # hidden where both are below the square's side; at least 1 step, so that ``low`` exists
     low = ((1 - length / d) * TURN).round().clamp(1, TURN - 1) - TURN // 2 - 1
     low = low.to(torch.int16).unsqueeze(-1)
-    # 0 or 1 by cutting off instead of comparing: comparisons of 16-bit numbers are slow
-    keep = torch.maximum(across, down, out=across)
-    keep = torch.minimum(torch.maximum(keep, low, out=keep), low + 1, out=keep).sub_(low).float()
-    for value, rows in ((1.0, length >= d), (0.0, length <= 0)):
-        if rows.any():
-            keep[rows[:, 0]] = value
+    keep = torch.empty(len(d), height, width)
+    # a few pictures at a time: what stays in the processor's cache is several times faster
+    for part in range(0, len(d), PART):
+        some = slice(part, part + PART)
+        into, further = columns[:, some] + rows[:, some]
+        torch.maximum(into, further, out=into)
+        # 0 or 1 by cutting off instead of comparing: comparisons of 16-bit numbers are slow
+        torch.maximum(into, low[some], out=into)
+        torch.minimum(into, low[some] + 1, out=into)
+        keep[some] = into.sub_(low[some])
+    for value, which in ((1.0, length >= d), (0.0, length <= 0)):
+        if which.any():
+            keep[which[:, 0]] = value
     return keep.unsqueeze(1)
 
 
-def _sum(columns, rows, d):
-    """(columns (N, W) + rows (N, H)) / d modulo 1, as 16-bit numbers (N, H, W) from −32,768 on."""
-    parts = ((columns / d * TURN).round(), (rows / d * TURN).round() - TURN // 2)
-    columns, rows = (p.to(torch.int64).to(torch.int16) for p in parts)
-    return columns.unsqueeze(1) + rows.unsqueeze(2)
+def _steps(units):
+    """Units of the grid modulo 1 as 16-bit numbers."""
+    return (units * TURN).round().to(torch.int64).to(torch.int16)
 
 
 def rectangle_mask(size, left, top, right, bottom):
@@ -95,9 +103,9 @@ def rectangle_mask(size, left, top, right, bottom):
              for e in (left, top, right, bottom))  # fmt: skip
     left, top, right, bottom = edges
     u, v = torch.arange(width) + 0.5, torch.arange(height) + 0.5
-    columns = ((u > left) & (u < right)).float()
-    rows = ((v > top) & (v < bottom)).float()
-    return (1 - rows.unsqueeze(2) * columns.unsqueeze(1)).unsqueeze(1)
+    beside = ((u <= left) | (u >= right)).float()
+    above = ((v <= top) | (v >= bottom)).float()
+    return torch.maximum(above.unsqueeze(2), beside.unsqueeze(1)).unsqueeze(1)
 
 
 def tutorial_mask(size):

@@ -189,14 +189,14 @@ def test_face_codes_are_mixed(flame):
 
 
 def test_is_quick():
-    """Far from the 2 ms that ``python -m course benchmark`` shows on a free machine: a guard
-    against loops."""
+    """Of the processor's time, so that a busy machine does not matter; ``python -m course
+    benchmark`` shows milliseconds on a free one."""
     images = torch.rand(32, 3, 224, 224)
     augment = GridMask(probability=1.0)
     augment(images, seeded(), out=images)
     times = []
     for k in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         augment(images, seeded(k), out=images)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.05
+        times.append(time.process_time() - start)
+    assert min(times) < 0.03
