@@ -325,15 +325,12 @@ def _mirror(batch, rows, flame):
 
     Nothing happens to heads that are not their own mirror image.
     """
-    from course.encode import mirrored, parity
+    from course.encode import mirror_rows, parity
     from course.landmarks import MIRROR
 
     if not rows.any() or parity(flame) is None:
         return
-    other = mirrored(batch.code[rows], flame)
-    for name, values in vars(batch.code).items():
-        values[rows] = getattr(other, name)
-    batch.images[rows] = batch.images[rows].flip(-1)
+    mirror_rows(batch.images, batch.code, rows, flame)
     marks = batch.landmarks[rows][:, MIRROR]
     batch.landmarks[rows] = torch.stack([CROP - marks[..., 0], marks[..., 1]], -1)
     points = batch.points[rows].clone()

@@ -44,6 +44,14 @@ def mirrored(code, flame):
                         light=code.light * signs, camera=camera)  # fmt: skip
 
 
+def mirror_rows(images, code, rows, flame):
+    """Mirror the ``rows`` (N,) of pictures (N, 3, H, W) and of their FaceCode, in place."""
+    other = mirrored(code[rows], flame)
+    for name, values in vars(code).items():
+        values[rows] = getattr(other, name)
+    images[rows] = images[rows].flip(-1)
+
+
 def mean(codes):
     """The mean of FaceCodes with the same number of rows."""
     fields = vars(codes[0])

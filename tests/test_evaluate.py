@@ -10,7 +10,7 @@ from torch import nn
 from course import albums, evaluate
 from course.__main__ import main
 from course.camera import project
-from course.encode import mirrored, parity, read_crops, read_faces
+from course.encode import mirror_rows, mirrored, parity, read_crops, read_faces
 from course.encoder import FaceModel
 from course.facecode import FaceCode
 from course.faces import Photographer, Variety
@@ -130,6 +130,18 @@ def test_mirrored_codes_make_mirrored_heads(flame):
     left, right = (project(v, c.camera, 100) for v, c in ((here, code), (there, other)))
     assert torch.allclose(100 - left[..., 0], right[:, pair, 0], atol=1e-2)
     assert torch.allclose(mirrored(other, flame).light, code.light)
+
+
+def test_rows_are_mirrored_in_place(flame):
+    g = torch.Generator().manual_seed(0)
+    images, code = torch.rand(3, 3, 8, 8, generator=g), FaceCode.random(flame, 3, g)
+    rows = torch.tensor([True, False, True])
+    turned, codes = images.clone(), code.clone()
+    mirror_rows(turned, codes, rows, flame)
+    assert torch.equal(turned[rows], images[rows].flip(-1))
+    assert torch.equal(turned[~rows], images[~rows])
+    assert torch.equal(codes.expression[rows], mirrored(code, flame).expression[rows])
+    assert torch.equal(codes.expression[~rows], code.expression[~rows])
 
 
 def test_reading_with_the_mirror_is_symmetric(flame):

@@ -152,9 +152,9 @@ def test_augmentations_do_what_their_names_say(shelf, flame):
     assert shares["Cutout"] == pytest.approx(shares["GridMask"], abs=0.015)
     early, _ = gridmask.augmentation("GridMask, ramp", 10)(images, code, flame, g, 0)
     assert torch.equal(early, images)
-    flipped, codes = gridmask._flipped(images, code, flame, g)
-    moved = (flipped != images).flatten(1).any(1)
-    assert torch.equal(flipped[moved], images[moved].flip(-1))
+    _, codes = gridmask.augmentation("flips and colour", 10)(images, code, flame, g, 5)
+    moved = (codes.pose != code.pose).any(1)
+    assert 5 < moved.sum() < 35
     assert (codes.pose[moved, 1] == -code.pose[moved, 1]).all()
     assert torch.equal(codes.pose[~moved], code.pose[~moved])
     with pytest.raises(ValueError, match="no augmentation"):

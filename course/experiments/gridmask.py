@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from course import metrics
 from course.albums import FIELDS, folded, seen_in, shaken
-from course.encode import mirrored
+from course.encode import mirror_rows
 from course.encoder import FaceModel, start_and_scales
 from course.experiments import COMMON, run_grid, write
 from course.facecode import JAW, ROOT, FaceCode
@@ -262,23 +263,15 @@ def augmentation(name, steps):
 
     def augment(images, code, flame, generator, step):
         if name == "flips and colour":
-            images, code = _flipped(images, code, flame, generator)
+            images, code = images.clone(), code.clone()
+            half = torch.rand(len(images), generator=generator) < 0.5
+            mirror_rows(images, code, half, flame)
             images = _coloured(images, generator)
         if hide is not None:
             images = hide(images, generator, step=step).images
         return images, code
 
     return augment
-
-
-def _flipped(images, code, flame, generator):
-    """Half of the pictures mirrored, and their codes with them."""
-    turn = torch.rand(len(images), generator=generator) < 0.5
-    other = mirrored(code, flame)
-    images = torch.where(turn.view(-1, 1, 1, 1), images.flip(-1), images)
-    fields = {k: torch.where(turn.view(-1, *[1] * (v.ndim - 1)), getattr(other, k), v)
-              for k, v in vars(code).items()}  # fmt: skip
-    return images, FaceCode(**fields)
 
 
 def _coloured(images, generator):
@@ -324,14 +317,8 @@ def errors(flame, code, truth, rest=False):
         return found - found.mean(1, keepdim=True)
 
     found, wanted = points(code), points(truth)
-    found = _laid_over(found, wanted) if rest else found
+    if rest:
+        laid = [metrics.apply(metrics.rigid_align(*pair, scale=False), pair[0])
+                for pair in zip(found, wanted, strict=True)]  # fmt: skip
+        found = torch.from_numpy(np.stack(laid))
     return 1000 * (found - wanted).norm(dim=-1).mean(1)
-
-
-def _laid_over(source, target):
-    """Points (n, p, 3) moved rigidly onto others, least squares (Kabsch 1976)."""
-    middle, goal = source.mean(1, keepdim=True), target.mean(1, keepdim=True)
-    u, _, v = torch.linalg.svd((target - goal).mT @ (source - middle))
-    flip = torch.ones_like(u[:, 0])
-    flip[:, 2] = torch.linalg.det(u @ v)
-    return (source - middle) @ (u * flip[:, None] @ v).mT + goal
