@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from course import clip, export, film, fit, photo, texture
-from course.camera import project
-from course.detail_photo import fit_detail
+from course.camera import foreshortened, project
+from course.detail_photo import clay_of, fit_detail, relief_of
 from course.photo import Crop
 from course.reconstruct import camera_in, explain, halved, studio_light
 from course.render import Renderer
 
 VIEW = 1.25  # what pictures show, over what the fit compared
 FEATHER = 0.03  # of the picture: how softly the drawn face ends in the photograph
-CLAY = 0.75  # albedo of the geometry
-RELIEF = (1.0, 0.0, 0.0, 0.0)  # of a detail map: displacement, no change of colour
 INSIDE = ("face", "eyes", "mouth_interior", "teeth", "tongue")  # what is drawn; hair is left alone
 
 
@@ -85,7 +83,7 @@ def changed(actor, codes, flame):
     picture), in the pictures that show it."""
     kept = clip.chosen(actor.result, [k % len(actor) for k in range(len(codes))])
     vertices = flame(codes.shape, codes.expression, codes.pose)
-    seen = fit.perspective(vertices, kept.distance[:, None])
+    seen = foreshortened(vertices, kept.distance[:, None])
     marks = project(flame.landmarks(seen, codes.pose), codes.camera, kept.images.shape[-1])
     marks = marks[..., :2].cpu().numpy()
     marks = np.stack([c.to_photo(m) for c, m in zip(kept.crops, marks, strict=True)])
@@ -95,19 +93,13 @@ def changed(actor, codes, flame):
 def draw_face(renderer, code, vertices, albedo, branch=None):
     """A Rendering and a picture (1, 3, H, W) before black, with ``branch`` of wrinkles too.
 
-    Colours come from ``albedo`` (1, 3, R, R), which shows what is flat in the photograph already:
-    of the detail only the relief is drawn.
+    Colours come from ``albedo`` (1, 3, R, R); of the detail only the relief is drawn.
     """
     drawn = renderer(vertices, code.camera, albedo, code.light)
     if branch is None:
         return drawn, drawn.image
-    relief, maps = branch.relief, branch.of(code) * vertices.new_tensor(RELIEF).view(1, 4, 1, 1)
-    return drawn, relief.paint(relief.canvas(drawn, vertices), maps, code.light)
-
-
-def clay_of(colours):
-    """An albedo (1, 3, 8, 8) that shows the geometry alone."""
-    return torch.full_like(colours[None, :, :8, :8], CLAY)
+    relief = branch.relief
+    return drawn, relief.paint(relief.canvas(drawn, vertices), relief_of(branch, code), code.light)
 
 
 class Stage:

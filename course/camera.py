@@ -55,6 +55,13 @@ def perspective(vertices, distance, focal, image_size):
     return torch.stack([u, v, depth], -1)
 
 
+def foreshortened(vertices, distance):
+    """Vertices (N, V, 3) moved to where a pinhole at ``distance`` (N, 1) metres sees them, for
+    ``project``: x, y ↦ x, y · d / (d − z); depth stays."""
+    grow = distance[:, :, None] / (distance[:, :, None] - vertices[..., 2:]).clamp_min(0.05)
+    return torch.cat([vertices[..., :2] * grow, vertices[..., 2:]], -1)
+
+
 def to_ndc(pixels, image_size):
     """Pixels (N, V, 3) to pytorch3d's normalised coordinates: +X left, +Y up, shorter side −1…1."""
     height, width = _size(image_size)

@@ -100,18 +100,8 @@ def _begin(photos, detections, crops, flame, model, known):
 class Tracker(fit.Fitter):
     """Frames of one person, whose codes are smooth in time after every stage."""
 
-    def run(self, schedule):
-        """All stages of ``schedule``, stage → steps."""
-        with tqdm(total=sum(schedule.values()), desc="track", disable=quiet()) as bar:
-            for stage, count in schedule.items():
-                if stage == "landmarks":
-                    self.landmark_stage(count, bar)
-                elif count:
-                    self.pixel_stage(stage, count, bar)
-                self._smooth()
-
     @torch.no_grad()
-    def _smooth(self):
+    def after_stage(self):
         for name in MOVING:
             self.free[name].copy_(smooth(self.free[name], STRENGTH))
         self.free["light"].copy_(smooth(self.free["light"], LIGHT_STRENGTH))

@@ -21,6 +21,7 @@ STEPS, RATE = 60, 0.05
 PRIOR = 0.02  # how strongly a code is held to what the encoder read
 ZERO, TOP = 32768, 65535  # of 16 bits: no displacement, the largest
 RANGE = 0.002  # metres of displacement that ZERO … TOP stands for
+CLAY = 0.75  # albedo of the geometry
 FILE_SIDE = 512  # texels a side of the files: all of UV, a window texel is about 1.3 of them
 
 
@@ -101,39 +102,46 @@ def save_detail(folder, name, depth, normals):
 # ------------------------------------------------------------------ pictures
 
 
+def relief_of(model, code):
+    """Detail maps of a FaceCode without their colours: a texture that was read from a photograph
+    shows those already."""
+    maps = model.of(code)
+    return torch.cat([maps[:, :1], torch.zeros_like(maps[:, 1:])], 1)
+
+
+def clay_of(colours):
+    """An albedo (1, 3, 8, 8) like a texture (3, R, R) that shows the geometry alone."""
+    return torch.full_like(colours[None, :, :8, :8], CLAY)
+
+
 @torch.no_grad()
 def draw_detail(model, code, colours, side=PANEL):
     """One face with and without detail, and its wrinkles in two other moods, as one picture.
 
-    ``colours`` (3, R, R) is its texture: what is flat in the photograph's colours stays as it is,
-    so of the detail only the relief is drawn.
+    ``colours`` (3, R, R) is its texture; of the detail only the relief is drawn.
     """
     flame = model.relief.flame[0]
-    names = flame.expression_names
     pose = code.pose.clone()
     pose[:, ROOT] = yaw_pose(-20, device=pose.device)[:, ROOT]
     code = code.replace(pose=pose)
     renderer = Renderer(flame, 2 * side)
-    clay = torch.full_like(colours[None, :, :8, :8], 0.72)
+    texture_, clay = colours[None], clay_of(colours)
 
     def look(code, paint, deep=1.0):
         vertices = flame(code.shape, code.expression, code.pose)
         camera = portrait_camera(flame, vertices) * vertices.new_tensor([1.55, 1, 1])
         camera[:, 2] = -(vertices[:, flame.masks["face"], 1].mean(1))
-        maps = model.of(code) * vertices.new_tensor([deep, 0, 0, 0]).view(1, 4, 1, 1)
+        maps = deep * relief_of(model, code)
         code = code.replace(camera=camera, light=_from_the_side(vertices))
         picture = model.relief.draw(renderer, code, maps, BACKGROUND, vertices, paint)
         return halved(picture.clamp(0, 1))
 
     def mood(**actions):
         expression = 0.3 * code.expression
-        for k, name in enumerate(names):
-            for action, strength in actions.items():
-                if name.startswith(action.replace("_", " ")):
-                    expression[:, k] = strength
+        for action, strength in actions.items():
+            expression[:, flame.expression_columns(action.replace("_", " "))] = strength
         return code.replace(expression=expression)
 
-    texture_ = colours[None]
     return sheet({
         "coarse": look(code, texture_, 0), "with detail": look(code, texture_),
         "smiles": look(mood(smile=2.0, squint=1.2), texture_),

@@ -14,7 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from course.camera import fit_camera, project
+from course.camera import fit_camera, foreshortened, project
 from course.facecode import JAW, LEFT_EYE, RIGHT_EYE, ROOT, FaceCode
 from course.files import quiet
 from course.losses import LIDS, LIPS
@@ -50,8 +50,8 @@ class FitResult:
 
     codes      FaceCode of N faces, one a photo, shape and albedo the same in all
     vertices   (N, V, 3) posed, metres · distance (N,) metres from the camera
-    seen       (N, V, 3) the vertices as the camera sees them from there, see ``perspective``: what
-               to draw with the weak perspective camera of the codes
+    seen       (N, V, 3) the vertices as the camera sees them from there, see ``foreshortened``:
+               what to draw with the weak perspective camera of the codes
     images     (N, 3, S, S) the crops · rendered (N, 3, S, S) · mask (N, 1, S, S) of compared pixels
     crops      the N crops · landmarks (N, 68, 2) the model's, in pixels of the original pictures
     losses     stage → list of values · seconds stage → float
@@ -86,7 +86,6 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
     """
     if not photos or len(photos) != len(detections):
         raise ValueError("fit needs at least one photograph and one detection for each.")
-    clock = time.perf_counter()
     crops = [crop_around(d.points, image_size) for d in detections]
     schedule = (STEPS if start is None else STEPS_FROM_START) | (steps or {})
     # a start alone is drawn by its own camera, which is infinitely far, in the light that suits it
@@ -95,15 +94,7 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
                     trust)  # fmt: skip
     if start is not None and not any(schedule.values()):
         fitter.solve_light(112)
-    with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet() or not progress) as bar:
-        for stage, count in schedule.items():
-            if stage == "landmarks":
-                fitter.landmark_stage(count, bar)
-            elif count:
-                fitter.pixel_stage(min(stage, image_size), count, bar)
-            name = stage if stage == "landmarks" else f"pixels {stage}"
-            fitter.seconds[name] = time.perf_counter() - clock
-            clock = time.perf_counter()
+    fitter.run(schedule, progress)
     return fitter.result(crops)
 
 
@@ -135,7 +126,7 @@ class Fitter:
         self.size = images.shape[-1]
         weights = LANDMARK_WEIGHTS.to(points) / (SIGMA_FLOOR * self.size + sigma)
         self.weights = (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
-        self.losses, self.seconds = {}, {}
+        self.losses, self.seconds, self.clock = {}, {}, time.perf_counter()
         self._tone_known = start is not None
         n = len(images)
         code = FaceCode.zeros(flame, n) if start is None else start.clone()
@@ -188,7 +179,7 @@ class Fitter:
         """Vertices as the camera sees them, and the pose."""
         pose = self._pose()
         vertices = self.flame(self.code().shape, self.free["expression"], pose)
-        return perspective(vertices, self.free["distance"].exp()), pose
+        return foreshortened(vertices, self.free["distance"].exp()), pose
 
     def _pose(self):
         """Root, jaw pitch and one gaze for both eyes; the neck cannot be told from the root."""
@@ -221,6 +212,22 @@ class Fitter:
 
     def _away(self, name):
         return (self.strength[name] * (self.free[name] - self.centre[name]).square()).sum()
+
+    def run(self, schedule, progress=True):
+        """All stages of ``schedule``, stage → steps, as in STEPS."""
+        with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet() or not progress) as bar:
+            for stage, count in schedule.items():
+                if stage == "landmarks":
+                    self.landmark_stage(count, bar)
+                elif count:
+                    self.pixel_stage(min(stage, self.size), count, bar)
+                self.after_stage()
+                name = stage if stage == "landmarks" else f"pixels {stage}"
+                before, self.clock = self.clock, time.perf_counter()
+                self.seconds[name] = self.clock - before
+
+    def after_stage(self):
+        """Nothing; see ``clip.Tracker``."""
 
     def landmark_stage(self, count, bar):
         names = ("shape", "expression", "pose", "camera", "distance")
@@ -343,13 +350,6 @@ class Fitter:
         distance = self.free["distance"].detach().exp()[:, 0]
         return FitResult(code, vertices, distance, seen, self.images, drawn.image,
                          self._mask(drawn), crops, original, self.losses, self.seconds)  # fmt: skip
-
-
-def perspective(vertices, distance):
-    """Vertices (N, V, 3) moved to where a pinhole at ``distance`` (N, 1) metres sees them, for a
-    weak perspective camera: x, y ↦ x, y · d / (d − z); depth stays."""
-    grow = distance[:, :, None] / (distance[:, :, None] - vertices[..., 2:]).clamp_min(0.05)
-    return torch.cat([vertices[..., :2] * grow, vertices[..., 2:]], -1)
 
 
 def _step(optimizer, loss):

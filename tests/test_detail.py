@@ -38,9 +38,7 @@ def action(flame, **strengths):
     """Expression codes (1, E) with some actions, both sides."""
     code = torch.zeros(1, flame.n_expression)
     for name, value in strengths.items():
-        for k, other in enumerate(flame.expression_names):
-            if other.startswith(name.replace("_", " ")):
-                code[0, k] = value
+        code[0, flame.expression_columns(name.replace("_", " "))] = value
     return code
 
 

@@ -20,12 +20,12 @@ from scipy.spatial.transform import Rotation
 from course import encode, metrics
 from course.asm import ALL, ASM, BINDING, MOTION, WEIGHTS
 from course.asm_fit import AdaptiveHead, face_weight, fit_vertices
-from course.camera import project
+from course.camera import foreshortened, project
 from course.encoder import FaceModel
 from course.experiments import COMMON, run_grid, write
 from course.facecode import ROOT, FaceCode
 from course.files import DATA
-from course.fit import fit, perspective
+from course.fit import fit
 from course.flame import FLAME
 from course.head.anatomy import sculpt
 from course.head.bulk import PARAMETERS, Sculpt
@@ -250,7 +250,7 @@ def photographs(truth, count, seed, size=224):
     code.light[:, 1:4] += 0.2 * torch.randn(count, 3, 1, generator=generator)
     albedo = 0.7 * torch.randn(1, flame.n_albedo, generator=generator)
     offsets = (truth - flame.v_template)[None]
-    seen = perspective(flame(None, None, code.pose, offsets), torch.full((count, 1), DISTANCE))
+    seen = foreshortened(flame(None, None, code.pose, offsets), torch.full((count, 1), DISTANCE))
     drawn = Renderer(flame, size)(seen, code.camera, flame.albedo(albedo), code.light,
                                   background=(0.4, 0.45, 0.5), supersample=2)  # fmt: skip
     images = (255 * drawn.image.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()
