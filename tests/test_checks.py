@@ -189,11 +189,23 @@ def test_an_exercise_is_registered_once():
         (np.ones(2), [1, 1], "expected a numpy array, got a list of 2."),
         (1.0, "one", "expected 1.0, got 'one'."),
         (np.zeros(3), np.zeros(4), "expected shape (3,), got (4,)."),
+        (np.ones(2), np.float64(2.5), "expected a numpy array, got 2.5."),
+        (np.ones(2), np.ones(2) + 4e-5, "expected [1., 1.], got [1., 1.], off by up to 4e-05."),
     ],
 )
 def test_difference(expected, got, words):
     assert checks.difference(expected, got) == words
     assert checks.difference(expected, expected) is None
+
+
+def test_a_case_is_told_with_the_names_of_its_arguments():
+    def step(x, rate=0.1, *, decay=0.0):
+        pass
+
+    assert checks._arguments(step, (3.0,)) == "x = 3.0"
+    assert checks._arguments(step, (3.0, 0.5)) == "x = 3.0, rate = 0.5"
+    assert checks._arguments(step, ()) == "no arguments"
+    assert checks._arguments(step, (1, 2, 3, 4)) == "1, 2, 3, 4"
 
 
 @pytest.mark.filterwarnings("error")

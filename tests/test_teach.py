@@ -111,8 +111,12 @@ def test_strip_draws_every_value(shown):
         asked.append(turn)
         return torch.full((3, 20, 20), turn)
 
-    shown(lambda: figures.strip(draw, [{"turn": 0.1}, {"turn": 0.9}], alt="Dark, then bright."))
+    values = [{"turn": 0.1}, {"turn": 0.9}]
+    shown(lambda: figures.strip(draw, values, alt="Dark, then bright."))
     assert asked == [0.1, 0.9]
+    data, _ = shown(lambda: figures.strip(draw, values, "One below the other.", columns=1, size=2))
+    width, height = Image.open(io.BytesIO(raw(data["image/jpeg"]))).size
+    assert height > 1.5 * width
 
 
 def test_mesh_is_described_light_and_true(flame, shown):

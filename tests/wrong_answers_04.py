@@ -29,6 +29,16 @@ def summed_over_axes(points, truth, weights):
     return (weights / weights.sum() * (points - truth).abs().sum(-1)).sum(-1).mean()
 
 
+def in_half_pictures(points, truth, weights):
+    """With the factor that is asked for later."""
+    return (weights / weights.sum() * (points - truth).abs().mean(-1)).sum(-1).mean() * 2 / 96
+
+
+def weights_changed(points, truth, weights):
+    weights /= weights.sum()
+    return (weights * (points - truth).abs().mean(-1)).sum(-1).mean()
+
+
 def no_mask(image, photo, mask):
     return (image - photo).abs().mean()
 
@@ -42,6 +52,13 @@ def one_mask_for_all(image, photo, mask):
 def three_colours_too_many(image, photo, mask):
     difference = (image - photo).abs()
     return ((difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1e-6)).mean()
+
+
+def empty_ones_left_out(image, photo, mask):
+    """A picture in which nothing counts is not counted, instead of costing zero."""
+    difference = (image - photo).abs().mean(1, keepdim=True)
+    inside = mask.sum((1, 2, 3))
+    return ((difference * mask).sum((1, 2, 3)) / inside)[inside > 0].mean()
 
 
 def divided_by_nothing(image, photo, mask):
@@ -71,6 +88,20 @@ def squared_distance(colours, mean, precision):
     return _gaussian(torch.stack([red - green, blue - green], 1), mean, torch.eye(2))
 
 
+def inverted_again(colours, mean, precision):
+    """Takes the precision for the covariance."""
+    red, green, blue = colours.log().unbind(1)
+    chroma = torch.stack([red - green, blue - green], 1)
+    return _gaussian(chroma, mean, torch.linalg.inv(precision))
+
+
+def every_pair(colours, mean, precision):
+    """d P dᵀ of all pairs of colours, a table (N, N), instead of its diagonal."""
+    red, green, blue = colours.log().unbind(1)
+    offset = torch.stack([red - green, blue - green], 1) - mean
+    return 0.5 * (offset @ precision @ offset.T).mean()
+
+
 def not_halved(colours, mean, precision):
     red, green, blue = colours.log().unbind(1)
     return 2 * _gaussian(torch.stack([red - green, blue - green], 1), mean, precision)
@@ -90,6 +121,23 @@ def per_person_mean(shape, person):
     return torch.stack([(part - part.mean(0)).square().mean() for part in parts]).mean()
 
 
+def people_are_counted_from_zero(shape, person):
+    """NaN where a number between is nobody's."""
+    parts = [shape[person == p] for p in range(int(person.max()) + 1)]
+    return sum((part - part.mean(0)).square().sum() for part in parts) / shape.numel() + 0 * sum(
+        part.mean() for part in parts
+    )
+
+
+def summed_over_codes(shape, person):
+    return shape.shape[1] * per_row(shape, person)
+
+
+def per_row(shape, person):
+    same = (person[:, None] == person[None]).to(shape)
+    return (shape - same @ shape / same.sum(1, keepdim=True)).square().mean()
+
+
 def neighbours(shape, person):
     """Each row against the next one of the batch."""
     return (shape[1:] - shape[:-1]).square().mean()
@@ -98,8 +146,16 @@ def neighbours(shape, person):
 WRONG = {
     "4.1": [
         not_shares, mean_of_weighted, euclidean, no_weights, signs_cancel, summed_over_axes,
+        in_half_pictures, weights_changed,
     ],
-    "4.2": [no_mask, one_mask_for_all, three_colours_too_many, divided_by_nothing],
-    "4.3": [no_logarithm, over_blue, squared_distance, not_halved],
-    "4.4": [everybody_the_same, toward_zero, per_person_mean, neighbours],
+    "4.2": [
+        no_mask, one_mask_for_all, three_colours_too_many, divided_by_nothing, empty_ones_left_out,
+    ],
+    "4.3": [
+        no_logarithm, over_blue, squared_distance, not_halved, inverted_again, every_pair,
+    ],
+    "4.4": [
+        everybody_the_same, toward_zero, per_person_mean, neighbours,
+        people_are_counted_from_zero, summed_over_codes,
+    ],
 }  # fmt: skip

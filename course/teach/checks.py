@@ -116,10 +116,11 @@ def _problem(entry, function, case):
 
 def _arguments(function, case):
     """A case in words, "data = …, k = 1", with the names that the function gives its arguments."""
-    names = list(inspect.signature(function).parameters)
-    if len(names) != len(case):  # *args, or a case that ``run`` unpacks in its own way
+    named = list(inspect.signature(function).parameters.values())
+    needed = sum(p.default is p.empty for p in named)
+    if not needed <= len(case) <= len(named):  # a case that ``run`` unpacks in its own way
         return describe(case)
-    return ", ".join(f"{n} = {describe(v)}" for n, v in zip(names, case, strict=True))
+    return ", ".join(f"{p.name} = {describe(v)}" for p, v in zip(named, case, strict=False))
 
 
 def difference(expected, got, tolerance=1e-5):
@@ -176,7 +177,9 @@ def _array_difference(expected, got, tolerance):
     if error.max() <= tolerance:
         return None
     if want.size <= 9:
-        return f"expected {_numbers(want)}, got {_numbers(have)}."
+        asked, given = _numbers(want), _numbers(have)
+        near = f", off by up to {np.abs(want - have).max():.1g}" if asked == given else ""
+        return f"expected {asked}, got {given}{near}."
     at = np.unravel_index(error.argmax(), error.shape)
     place = ", ".join(map(str, at))
     share = 100 * (error > tolerance).mean()
@@ -201,6 +204,8 @@ def describe(value):
         if array.size <= 9:
             return _numbers(array)
         return f"{'a tensor' if isinstance(value, torch.Tensor) else 'an array'} {array.shape}"
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, (bool, int, float, str)) or value is None:
         return repr(value)
     if isinstance(value, (list, dict)):

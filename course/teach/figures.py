@@ -86,8 +86,11 @@ def curves(x, series, alt, xlabel="", ylabel="", title="", log="", size=(7, 4), 
     show(figure, alt)
 
 
-def bars(groups, alt, ylabel="", title="", size=(7, 4)):
-    """Bars with every single run as a dot: ``groups`` maps a label to one value or a list."""
+def bars(groups, alt, ylabel="", title="", size=(7, 4), level=None):
+    """Bars with every single run as a dot: ``groups`` maps a label to one value or a list.
+
+    ``level``, where given, is drawn across as a dotted line.
+    """
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=size)
         for k, (label, runs) in enumerate(groups.items()):
@@ -96,16 +99,18 @@ def bars(groups, alt, ylabel="", title="", size=(7, 4)):
             if len(runs) > 1:
                 spread = np.linspace(-0.15, 0.15, len(runs)) + k
                 axis.plot(spread, runs, "o", color="black", markersize=4, alpha=0.6)
+        if level is not None:
+            axis.axhline(level, color="0.4", ls=":", lw=1.5)
         axis.set_xticks(range(len(groups)), list(groups))
         axis.set(ylabel=ylabel, title=title)
         axis.grid(visible=False, axis="x")
     show(figure, alt)
 
 
-def strip(draw, values, alt, titles=None):
+def strip(draw, values, alt, titles=None, columns=None, size=2.6):
     """The pictures of ``draw(**value)`` for several values: what a widget shows, on paper."""
     titles = titles or [", ".join(f"{k} {v:g}" for k, v in value.items()) for value in values]
-    pictures([draw(**value) for value in values], titles, alt, size=2.6)
+    pictures([draw(**value) for value in values], titles, alt, columns, size)
 
 
 def mesh(vertices, faces, colours=None, alt="", height=520):

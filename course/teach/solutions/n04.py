@@ -29,7 +29,7 @@ def _landmark_cases():
     "4.1",
     cases=_landmark_cases,
     insight="Weights are shares of one whole: doubling all of them changes nothing.",
-    hint="|du| + |dv| of each point over 2, times its weight, over the sum of all weights.",
+    hint="(|du| + |dv|)/2 of each point times its share of the weights, summed; mean over faces.",
 )
 def weighted_distance(points, truth, weights):
     share = weights / weights.sum()
@@ -68,7 +68,7 @@ def faulty_masked_l1(image, photo, mask):
     "4.2",
     cases=_masked_cases,
     insight="Divided by the pixels that count, a small face is no better for being small.",
-    hint="How many pixels does .mean() divide by, and how many of them were compared?",
+    hint="Divide by how many pixels were compared, in each picture; an empty mask costs 0.",
     bug=faulty_masked_l1,
 )
 def masked_l1(image, photo, mask):
