@@ -116,8 +116,9 @@ def upright_roll(points):
     return float(np.arctan2(right[1] - left[1], right[0] - left[0]))
 
 
-def _crop(image, centre, side, roll):
-    """A turned square at the network's size, and the 2×3 map from it to the picture."""
+def crop(image, centre, side, roll):
+    """A turned square (INPUT, INPUT, 3) of a picture around ``centre``, ``side`` of its pixels
+    wide, and the 2×3 map from it to the picture."""
     c, s = np.cos(roll) * side / INPUT, np.sin(roll) * side / INPUT
     matrix = np.array([[c, -s, 0], [s, c, 0]], np.float64)
     matrix[:, 2] = centre - matrix[:, :2] @ [INPUT / 2, INPUT / 2]
@@ -127,9 +128,9 @@ def _crop(image, centre, side, roll):
     shrink = max(1.0, side / INPUT)
     source = image if shrink < 2 else cv2.GaussianBlur(image, (0, 0), 0.35 * shrink)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    crop = cv2.warpAffine(source, shifted, (INPUT, INPUT), flags=flags,
+    view = cv2.warpAffine(source, shifted, (INPUT, INPUT), flags=flags,
                           borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-    return crop, matrix
+    return view, matrix
 
 
 @torch.no_grad()
@@ -144,8 +145,8 @@ def predict(net, image, box, rounds=3, roll=0.0):
     centre, side = np.array([(x1 + x2) / 2, (y1 + y2) / 2]), max(x2 - x1, y2 - y1) * 1.5
     device = next(net.parameters()).device
     for _ in range(rounds):
-        crop, matrix = _crop(image, centre, side, roll)
-        batch = torch.from_numpy(np.stack([crop, crop[:, ::-1]]).copy()).to(device)
+        view, matrix = crop(image, centre, side, roll)
+        batch = torch.from_numpy(np.stack([view, view[:, ::-1]]).copy()).to(device)
         found, log_sigma = net(batch.permute(0, 3, 1, 2).float() / 255)
         found, sigma = found.cpu().numpy(), log_sigma.exp().cpu().numpy() * UNIT
         mirrored = found[1][MIRROR] * [-1, 1] + [INPUT, 0]
