@@ -9,23 +9,15 @@ import scipy.sparse
 import torch
 
 from course import flame_files
+from course.benchmark_skinning import flame_sized
 from course.flame import FLAME, euler_yaw, rodrigues, yaw_pose
 
 
 def made_up(vertices=200, faces=300, shape=300, expression=100, seed=0):
     """A model of FLAME's form with random numbers, as a dict of arrays."""
-    rng = np.random.default_rng(seed)
-    regressor = rng.random((5, vertices)) ** 8
-    weights = rng.random((vertices, 5)) ** 4
-    return {
-        "v_template": rng.normal(size=(vertices, 3)) * 0.1,
-        "f": rng.integers(0, vertices, (faces, 3)).astype(np.uint32),
-        "shapedirs": rng.normal(size=(vertices, 3, shape + expression)) * 1e-3,
-        "posedirs": rng.normal(size=(vertices, 3, 36)) * 1e-3,
-        "J_regressor": regressor / regressor.sum(1, keepdims=True),
-        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.int64),
-        "weights": weights / weights.sum(1, keepdims=True),
-    }
+    model = flame_sized(shape, expression, vertices, faces, seed)
+    del model["n_shape"]  # FLAME's own files have none
+    return model
 
 
 @pytest.mark.parametrize("batch", [1, 3])
