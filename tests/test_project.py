@@ -127,3 +127,13 @@ def test_data_has_its_origins():
 def test_ci_calls_the_readmes_command():
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     assert "make test" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_ci_has_the_oldest_and_the_newest_packages_and_colab():
+    text = (ROOT / ".github" / "workflows" / "versions.yml").read_text(encoding="utf-8")
+    jobs = {part.split(":")[0]: part for part in re.split(r"^  (?=\w+:)", text, flags=re.MULTILINE)}
+    assert "--resolution lowest-direct" in jobs["oldest"]
+    assert "--upgrade" in jobs["newest"]
+    assert "COURSE_COLAB: full" in jobs["colab"]
+    least = PROJECT["requires-python"].removeprefix(">=")
+    assert f'python-version: "{least}"' in jobs["oldest"]

@@ -56,3 +56,14 @@ def test_refuses_other_addresses(copy):
         with pytest.raises(ValueError, match="is not of the form"):
             set_repo.run(SimpleNamespace(url=url), copy)
     assert (copy / "pyproject.toml").read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["README.md", "notebooks/README.md"])
+def test_how_to_publish_is_said(path):
+    text = (set_repo.ROOT / path).read_text(encoding="utf-8")
+    assert "`python -m course set-repo OWNER/NAME`" in text
+
+
+def test_owner_and_name_will_do(copy):
+    assert set_repo.run(SimpleNamespace(url="a-school/faces"), copy) == 0
+    assert set_repo.current(copy) == "https://github.com/a-school/faces"

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import ipywidgets
 import numpy as np
+import plotly
 import pytest
 import torch
 from PIL import Image
@@ -126,7 +127,8 @@ def test_mesh_is_described_light_and_true(flame, shown):
     )
     kind = "application/vnd.plotly.v1+json"
     assert metadata[kind]["alt"] == "A head."
-    assert len(json.dumps(data[kind])) < 300_000
+    lists = plotly.__version__.startswith("5.")  # later versions store arrays as bytes
+    assert len(json.dumps(data[kind])) < (700_000 if lists else 300_000)
     (surface,) = data[kind]["data"]
     assert surface["type"] == "mesh3d"
     assert len(surface["vertexcolor"]) == len(vertices)
