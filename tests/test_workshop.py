@@ -86,7 +86,7 @@ def test_a_lesson_leaves_nothing_out(path):
     assert {s for n, s in named(text) if n == number} == sections(number)
     about_exercises = text.partition("**Exercises.**")[2].partition("**Quiz.**")[0]
     for exercise in (n for n in EXERCISES if n.startswith(f"{number}.")):
-        assert re.search(rf"(?<!\S){exercise}: ", about_exercises), exercise
+        assert re.search(rf"(?<!\S){exercise}:\s", about_exercises), exercise
     answers = dict(re.findall(r"(\d+\.q\d) ([abc])\b", text.partition("**Quiz.**")[2]))
     asked = [n for n in QUESTIONS if n.startswith(f"{number}.")]
     assert answers == {n: QUESTIONS[n]["answer"] for n in asked}
