@@ -34,6 +34,9 @@ def add_arguments(parser):
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table here")
     parser.add_argument("--repeats", type=int, default=9, help="runs of each case; medians count")
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224], help="pixels a side")
+    parser.add_argument("--notebooks", action="store_true",
+                        help="time the notebooks instead, and write data/results/notebooks.csv and "
+                        "the table in notebooks/README.md")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a small picture and few runs")
 
 
@@ -43,6 +46,11 @@ def run(args):
         args.repeats, args.sizes = 3, [64]
     if args.threads < 1 or args.repeats < 1 or any(s < 1 for s in args.sizes):
         raise ValueError("threads, repeats and sizes must be at least 1")
+    if args.notebooks:
+        from course import benchmark_notebooks
+
+        versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "numba", "numpy"))
+        return benchmark_notebooks.run(args.threads, _machine(), versions)
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
