@@ -222,10 +222,10 @@ class ASM(nn.Module):
 
     def _blend(self, polynomial, rows):
         """Weighted means (12, n + m) of the bones' numbers, rows (13, J·K) with ones below them."""
-        density = polynomial @ self.monomials
+        share = polynomial @ self.monomials
         # numbers below float32's smallest make exp six times slower
-        near = (density - density.amax(0).detach()).clamp_min(NEGLIGIBLE).exp()
-        blend = rows @ near
+        share = share.sub_(share.detach().amax(0)).clamp_min(NEGLIGIBLE).exp_()
+        blend = rows @ share
         return blend[:12] / blend[12:]
 
     def mirrored(self, code):
