@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from course.optim import running_average
+
 KINDS = ("saturating", "non-saturating", "hinge")
 LEAST_PATCH_SIDE = 32  # pixels: a patch discriminator halves up to three times
 
@@ -64,11 +66,9 @@ def r1_penalty(discriminator, real):
 
 
 class EMA:
-    """A running average of a model's weights: average ← d·average + (1 − d)·model.
+    """A running average of a model's weights, see ``optim.running_average``.
 
-    ``model`` is the average, in eval mode and without gradients: use it as the model itself. In
-    the first steps d is (1 + t)/(10 + t), where that is smaller, so that the random start is soon
-    forgotten. Whole numbers among the buffers are copied.
+    ``model`` is the average, in eval mode and without gradients: use it as the model itself.
     """
 
     def __init__(self, model, decay=0.999):
@@ -77,17 +77,10 @@ class EMA:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay, self.steps = decay, 0
 
-    @torch.no_grad()
     def update(self, model):
         """Move the average towards ``model``, after each of its steps."""
         self.steps += 1
-        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        new = model.state_dict()
-        for name, old in self.model.state_dict().items():
-            if old.is_floating_point():
-                old.lerp_(new[name].to(old), 1 - keep)
-            else:
-                old.copy_(new[name])
+        running_average(self.model, model, self.steps, self.decay, early=(1, 10))
 
 
 # ------------------------------------------------------------------ the tutorial's networks

@@ -19,6 +19,23 @@ import torch
 # ------------------------------------------------------------------ on tensors
 
 
+@torch.no_grad()
+def running_average(average, model, step, decay=0.998, early=(0, 30)):
+    """Move a running average of a model's weights: average ← d·average + (1 − d)·model.
+
+    average and model have the same ``state_dict``; whole numbers in it are copied. d is ``decay``,
+    but in the first steps (a + step) / (b + step) with (a, b) = ``early`` where that is smaller, so
+    that the random start is soon forgotten; ``step`` counts from 1.
+    """
+    keep = min(decay, (early[0] + step) / (early[1] + step))
+    new = model.state_dict()
+    for name, old in average.state_dict().items():
+        if old.is_floating_point():
+            old.lerp_(new[name].to(old), 1 - keep)
+        else:
+            old.copy_(new[name])
+
+
 class Optimizer:
     """Gradient descent, p ← p − lr · direction(g), for tensors p that have a gradient g.
 

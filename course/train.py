@@ -21,6 +21,7 @@ from course import metrics
 from course.facecode import resolve_device
 from course.files import DATA, atomic_path, quiet, write_text
 from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss, load
+from course.optim import running_average
 
 SIZE = 112  # side of the photographs; random crops of INPUT pixels are trained on
 CHUNK = 250
@@ -197,7 +198,7 @@ def train_landmarks(photos, held_out, args):
             torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)
             optimizer.step()
             step += 1
-            _follow(average, net, min(0.998, step / (step + 30)))
+            running_average(average, net, step)
             recent = [*recent[-99:], loss.item()]
             bar.update()
             if step % 50 == 0:
@@ -230,16 +231,6 @@ def train_landmarks(photos, held_out, args):
         "loss": round(float(np.mean(recent)), 4) if recent else None,
         "errors": measure(average, *held_out),
     }
-
-
-def _follow(average, net, keep):
-    """Move a running average of the weights towards the network."""
-    with torch.no_grad():
-        for a, b in zip(average.state_dict().values(), net.state_dict().values(), strict=True):
-            if a.dtype.is_floating_point:
-                a.lerp_(b, 1 - keep)
-            else:
-                a.copy_(b)
 
 
 def _save(path, net, average, optimizer, step, seconds, args, photos):

@@ -27,9 +27,9 @@ from course.files import DATA, atomic_path, quiet, write_text
 from course.flame import FLAME
 from course.gan import PatchDiscriminator, discriminator_loss, generator_loss
 from course.losses import IdentityNet
+from course.optim import running_average
 from course.realism import detail_gap, feature_distance
 from course.relief import RESOLUTION, WINDOW
-from course.train import _follow
 
 PATCH = 192  # pixels a side of what is compared
 FOLD_RATE, RATE, CRITIC_RATE = 1.5e-3, 4e-3, 1e-3
@@ -153,8 +153,7 @@ class Trainer:
                     group["lr"] = rate * group["share"]
                 self.history.append(self._one(features, adversarial))
                 self.step += 1
-                keep = min(0.99, (1 + self.step) / (10 + self.step))
-                _follow(self.average, self.model, keep)
+                running_average(self.average, self.model, self.step, 0.99, early=(1, 10))
                 bar.update()
 
     def pick(self):

@@ -28,6 +28,7 @@ from course.facecode import FaceCode
 from course.files import DATA, atomic_path, quiet, write_text
 from course.flame import FLAME
 from course.losses import IDENTITY, IdentityNet
+from course.optim import running_average
 
 WEIGHTS = DATA / "encoder.pt"
 JOINTS = (0, 2, 3, 4)  # the neck's turn is in the root's
@@ -331,8 +332,6 @@ class Trainer:
             batches.close()
 
     def _one(self, parts):
-        from course.train import _follow
-
         device = self.world.device
         batch, own = (None if part is None else part.to(device) for part in parts)
         for group in self.optimizer.param_groups:
@@ -347,7 +346,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-        _follow(self.average, self.model, min(0.998, self.step / (self.step + 30)))
+        running_average(self.average, self.model, self.step)
         return {name: value.detach() for name, value in terms.items()}
 
     def _note(self, recent, bar):

@@ -19,6 +19,7 @@ from course.encoder import FaceModel
 from course.facecode import resolve_device
 from course.files import atomic_path, quiet, write_text
 from course.losses import IDENTITY, IdentityNet, contrast
+from course.optim import running_average
 from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, linear_map, rate
 
 CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
@@ -93,8 +94,6 @@ def begin(album, count, encoder):
 
 def train(album, count, args):
     """Train on the first ``count`` photographs, from an encoder or the checkpoint; the report."""
-    from course.train import _follow
-
     device = resolve_device(args.device)
     torch.manual_seed(args.seed)
     net = begin(album, count, args.begin)
@@ -139,7 +138,7 @@ def train(album, count, args):
             loss.backward()
             optimizer.step()
             step += 1
-            _follow(average, net, min(0.998, step / (step + 30)))
+            running_average(average, net, step)
             losses = [*losses[-49:], loss.item()]
             bar.update()
             if step % 50 == 0:

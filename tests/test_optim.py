@@ -154,3 +154,18 @@ def test_the_two_forms_are_told_apart():
         Adam(bowl, 3.0, [0.0])
     with pytest.raises(TypeError):
         Adam(bowl)
+
+
+# ------------------------------------------------------------------ averages
+
+
+def test_the_average_begins_with_the_first_weights_and_keeps_998_of_1000():
+    model, average = torch.nn.BatchNorm1d(1), torch.nn.BatchNorm1d(1)
+    torch.nn.init.constant_(model.weight, 3.0)
+    model.num_batches_tracked.fill_(7)
+    optim.running_average(average, model, 1)
+    assert average.weight.item() == pytest.approx(1 / 31 * 1.0 + 30 / 31 * 3.0)
+    assert average.num_batches_tracked == 7
+    torch.nn.init.constant_(average.weight, 1.0)
+    optim.running_average(average, model, 10**6)
+    assert average.weight.item() == pytest.approx(0.998 * 1.0 + 0.002 * 3.0)
