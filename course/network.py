@@ -5,7 +5,10 @@ a firewall drops packets, and it begins anew with every address that a host has.
 """
 
 import contextlib
+import re
 import socket
+import subprocess
+import sys
 import threading
 import urllib.request
 from urllib.parse import urlsplit
@@ -13,6 +16,7 @@ from urllib.parse import urlsplit
 CONNECT = 2.0  # seconds to find a server and be let in, all its addresses together
 SILENCE = 3.0  # seconds without a byte from a server that let us in
 PORTS = {"http": 80, "https": 443}
+PYPI = "https://pypi.org/simple"
 
 
 def answers(url, seconds=CONNECT):
@@ -48,3 +52,30 @@ def impatient(seconds=SILENCE):
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def package_index():
+    """The address of the index that pip takes packages from, as its settings say.
+
+    "" where they name several places, or folders on a disk: it finds out by itself which has what.
+    """
+    show = [sys.executable, "-m", "pip", "config", "list"]
+    settings = subprocess.run(show, capture_output=True, text=True, check=False).stdout
+    if re.search(r"(extra-index-url|find-links|no-index)=", settings):
+        return ""
+    return next(iter(re.findall(r"index-url='(.+)'", settings)), PYPI)
+
+
+def need_packages(what):
+    """Raise ConnectionError, with ``what`` they are needed for, where no package index answers."""
+    index = package_index()
+    if not answers(index):
+        raise ConnectionError(f"{what}: {index} does not answer; connect to the network, then "
+                              "try again.")  # fmt: skip
+
+
+if __name__ == "__main__":  # by make, before anything is installed
+    try:
+        need_packages("The course's packages have to be fetched once")
+    except ConnectionError as error:
+        sys.exit(str(error))

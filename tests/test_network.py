@@ -151,19 +151,44 @@ def test_real_faces_from_a_silent_server(silent, monkeypatch, clock):
     assert max(b - a for a, b in zip(tries, [*tries[1:], clock()], strict=True)) < LIMIT
 
 
-def test_packages_from_nowhere(silent, monkeypatch, clock):
-    monkeypatch.setattr(setup, "missing_packages", lambda: ["no-such-package-at-all>=4"])
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed_port()}/simple")
-    with pytest.raises(ConnectionError, match=r"at-all>=4 are needed, but .* connect"):
-        setup.install_missing()
-    assert clock() < LIMIT
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.fixture
+def pip_asks(monkeypatch):
+    """Have pip take packages from an address, and from nowhere else."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", f"{silent}/simple")
-    with pytest.raises(ConnectionError, match="pip could not install no-such-package-at-all"):
+    return lambda address: monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+
+
+def test_where_pip_looks(pip_asks, monkeypatch):
+    assert network.package_index() == network.PYPI
+    pip_asks("http://mirror")
+    assert network.package_index() == "http://mirror/simple"
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    assert network.answers(network.package_index()), "packages may lie on this disk"
+
+
+def test_packages_from_nowhere(silent, pip_asks, monkeypatch, clock):
+    monkeypatch.setattr(setup, "missing_packages", lambda: ["no-such-package-at-all>=4"])
+    pip_asks(f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(ConnectionError, match=r"at-all>=4 have to be .* does not answer; connect"):
         setup.install_missing()
-    assert clock() < LIMIT + BUSY
+    pip_asks(silent)
+    with pytest.raises(ConnectionError, match=r"pip could not install no-such-package-at-all"):
+        setup.install_missing()
+    assert clock() < 3 * BUSY  # pip's own five tries of 15 seconds would take longer
+
+
+def test_make_says_what_it_needs(pip_asks, clock):
+    """Before anything is installed: with the standard library alone."""
+    address = f"http://127.0.0.1:{closed_port()}"
+    pip_asks(address)
+    done = subprocess.run([sys.executable, ROOT / "course" / "network.py"],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"{address}/simple does not answer; connect to the network" in line
+    assert "course/network.py\n" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def run_setup_cell(folder, repository):

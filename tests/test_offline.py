@@ -12,6 +12,11 @@ from course.teach import offline
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+@pytest.fixture(autouse=True)
+def online(monkeypatch):
+    monkeypatch.setattr(offline.network, "need_packages", lambda what: None)
+
+
 @pytest.fixture
 def pip(monkeypatch):
     """Every pip command, instead of running it; a wheel of torch appears where it would."""
@@ -92,3 +97,11 @@ def test_start_says_which_python_it_has_wheels_for(tmp_path, pip, monkeypatch):
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == f"The wheels here are for Python 3.99; this is {HERE}. Use that one.\n"
+
+
+def test_without_a_network_it_does_not_begin(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(offline.network, "answers", lambda index: False)
+    with pytest.raises(ConnectionError, match=r"wheels .* does not answer; connect"):
+        make(tmp_path / "stick")
+    assert not (tmp_path / "stick").exists()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from course import network
 from course.files import any_path, quiet, whole_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,6 +90,7 @@ def run(args):
         raise ValueError(f"{folder} is there already, and not empty; name a new folder.")
     if any(folder.is_relative_to(ROOT / name) for name in SHIPPED):
         raise ValueError(f"{folder} is inside what is copied; name a folder elsewhere.")
+    network.need_packages("The wheels have to be fetched")
     with whole_folder(folder) as workplace:
         for name in SHIPPED:
             source, target = ROOT / name, workplace / "face-course" / name

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import importlib.metadata
-import os
 import random
 import re
 import shlex
@@ -66,10 +65,7 @@ def install_missing():
     if not missing:
         return
     names = ", ".join(missing)
-    index = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
-    advice = "connect to the network, then run this cell again."
-    if not network.answers(index):
-        raise ConnectionError(f"{names} are needed, but {index} does not answer; {advice}")
+    network.need_packages(f"{names} have to be installed")
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "held.txt"
         constraints.write_text("\n".join(held()), encoding="utf-8")
@@ -77,7 +73,8 @@ def install_missing():
                "--timeout", str(network.SILENCE), "--retries", "0"]  # fmt: skip
         done = subprocess.run([*pip, "-c", str(constraints), *missing], check=False)
     if done.returncode:
-        raise ConnectionError(f"pip could not install {names} from {index}; {advice}")
+        raise ConnectionError(f"pip could not install {names}, its last line says why; connect to "
+                              "the network, then run this cell again.")  # fmt: skip
     importlib.invalidate_caches()
 
 
