@@ -2,7 +2,8 @@
 
 All five are one loop, ``Optimizer.step``, and differ in ``direction``: where to go, given a
 gradient g, what was remembered, and the number t of the step. Names of arguments, defaults and
-numbers are those of torch.optim, so that either can stand in for the other.
+numbers are those of torch.optim, so that either can stand in for the other. ``running_average``
+is of the weights that they make.
 
 ``Adam`` is two things under one name, told apart by what it is given:
 
@@ -17,23 +18,6 @@ import numpy as np
 import torch
 
 # ------------------------------------------------------------------ on tensors
-
-
-@torch.no_grad()
-def running_average(average, model, step, decay=0.998, early=(0, 30)):
-    """Move a running average of a model's weights: average ← d·average + (1 − d)·model.
-
-    average and model have the same ``state_dict``; whole numbers in it are copied. d is ``decay``,
-    but in the first steps (a + step) / (b + step) with (a, b) = ``early`` where that is smaller, so
-    that the random start is soon forgotten; ``step`` counts from 1.
-    """
-    keep = min(decay, (early[0] + step) / (early[1] + step))
-    new = model.state_dict()
-    for name, old in average.state_dict().items():
-        if old.is_floating_point():
-            old.lerp_(new[name].to(old), 1 - keep)
-        else:
-            old.copy_(new[name])
 
 
 class Optimizer:
@@ -167,6 +151,23 @@ class AdamW(Adam):
 
 
 OPTIMIZERS = {"SGD": SGD, "momentum": Momentum, "RMSProp": RMSProp, "Adam": Adam, "AdamW": AdamW}
+
+
+@torch.no_grad()
+def running_average(average, model, step, decay=0.998, early=(0, 30)):
+    """Move a running average of a model's weights: average ← d·average + (1 − d)·model.
+
+    average and model have the same ``state_dict``; whole numbers in it are copied. d is ``decay``,
+    but in the first steps (a + step) / (b + step) with (a, b) = ``early`` where that is smaller, so
+    that the random start is soon forgotten; ``step`` counts from 1.
+    """
+    keep = min(decay, (early[0] + step) / (early[1] + step))
+    new = model.state_dict()
+    for name, old in average.state_dict().items():
+        if old.is_floating_point():
+            old.lerp_(new[name].to(old), 1 - keep)
+        else:
+            old.copy_(new[name])
 
 
 # ------------------------------------------------------------------ on plain functions
