@@ -21,7 +21,7 @@ STEPS, RATE = 60, 0.05
 PRIOR = 0.02  # how strongly a code is held to what the encoder read
 ZERO, TOP = 32768, 65535  # of 16 bits: no displacement, the largest
 RANGE = 0.002  # metres of displacement that ZERO … TOP stands for
-CLAY = 0.75  # albedo of the geometry
+CLAY = 0.65  # albedo of the geometry
 FILE_SIDE = 512  # texels a side of the files: all of UV, a window texel is about 1.3 of them
 
 

@@ -36,7 +36,13 @@ def _flag(text):
 
 def add_arguments(parser):
     parser.add_argument("-i", "--inputpath", nargs="*", metavar="PATH",
-                        help="pictures or folders; without it, the sample photograph")  # fmt: skip
+                        help="pictures, folders of them, films; without it, the sample "
+                        "photograph")  # fmt: skip
+    parser.add_argument("--film", action="store_true",
+                        help="folders after -i hold the frames of a film of one person: one "
+                        "identity, smooth motion")  # fmt: skip
+    parser.add_argument("--every", type=int, default=1, metavar="N",
+                        help="take each n-th frame of a film")  # fmt: skip
     reading_arguments(parser)
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
@@ -90,6 +96,13 @@ def run(args):
     Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
     model = load_encoder(args, flame)
     branch = DetailModel.load(flame, device=device) if args.detail else None
+    films = [path for path in args.inputpath or [] if film_mode().film_of(path, args.film)]
+    for path in films:
+        film_mode().run(args, path, flame, model, branch)
+    if films:
+        args.inputpath = [path for path in args.inputpath if path not in films]
+        if not args.inputpath:
+            return 0
     jobs = collect(args.inputpath)
     loaded, failed = [], 0
     for name, source in jobs:
@@ -130,6 +143,13 @@ def detail_photo():
     from course import detail_photo
 
     return detail_photo
+
+
+def film_mode():
+    """The module that reads films: it is built on this one."""
+    from course import reconstruct_film
+
+    return reconstruct_film
 
 
 def load_encoder(args, flame):
@@ -306,10 +326,12 @@ def draw_panels(flame, result, n, image, found, colours, backend="auto"):
         "overlay": halved(clay_on_photo),
         "render": halved(textured.image),
     }
+    lamp = studio_light(vertices)
+    exposed = texture.exposed(lamp, result, colours, flame)
     for yaw, label in ((-35, "left"), (0, "front"), (35, "right")):
         posed = _turned(flame, code, yaw)
-        panels[f"{label}"] = halved(portrait(flame, renderer, posed, texture_))
-    panels["geometry"] = halved(portrait(flame, renderer, _turned(flame, code, -20), None))
+        panels[f"{label}"] = halved(portrait(flame, renderer, posed, texture_, exposed))
+    panels["geometry"] = halved(portrait(flame, renderer, _turned(flame, code, -20), None, lamp))
     return panels
 
 
@@ -381,9 +403,9 @@ def _turned(flame, code, yaw):
     return code.replace(pose=pose)
 
 
-def portrait(flame, renderer, code, colours):
+def portrait(flame, renderer, code, colours, light):
     vertices = flame(code.shape, code.expression, code.pose)
-    return renderer(vertices, portrait_camera(flame, vertices), colours, studio_light(vertices),
+    return renderer(vertices, portrait_camera(flame, vertices), colours, light,
                     background=BACKGROUND).image  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import torch
 from tqdm import tqdm
 
-from course import film, gltf, photo, reenact
+from course import film, gltf, photo, reenact, texture
 from course.actor import clay_of, draw_face, read_picture
 from course.detail import DetailModel
 from course.facecode import resolve_device
@@ -83,10 +83,13 @@ def draw(actor, codes, flame, size, backend="auto", branch=None):
     renderer, photograph = Renderer(flame, 2 * size, backend), actor.view(0, size)
     camera = portrait_camera(flame, flame(codes.shape[:1], codes.expression[:1], codes.pose[:1]))
     backdrop, frames = camera.new_tensor(BACKGROUND).view(1, 3, 1, 1), []
+    lamp = studio_light(actor.result.seen)
+    lamps = {"face": texture.exposed(lamp, actor.result, actor.colours, flame), "geometry": lamp}
     for k in tqdm(range(len(codes)), actor.name, disable=quiet()):
         vertices = flame(*(getattr(codes[k], name) for name in ("shape", "expression", "pose")))
-        code, panels = codes[k].replace(camera=camera, light=studio_light(vertices)), {}
+        code, panels = codes[k].replace(camera=camera), {}
         for label, albedo in (("face", actor.colours[None]), ("geometry", clay_of(actor.colours))):
+            code = code.replace(light=lamps[label])
             drawn, image = draw_face(renderer, code, vertices, albedo, branch)
             panels[label] = halved(image + backdrop * (1 - drawn.mask))
         frames.append(sheet({"photograph": photograph} | panels, 3))

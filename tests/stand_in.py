@@ -86,7 +86,7 @@ def _strewn(ours, person, spacing, rng):
     triangles = Delaunay(plane).simplices
     # what lies in a hole of the texture is no surface
     middle = plane[triangles].mean(1)
-    guess = cKDTree(uv.mean(1)).query(middle, 12)[1]
+    guess = cKDTree(uv.mean(1)).query(middle, 40)[1]
     inside = np.zeros(len(middle), bool)
     for k in range(guess.shape[1]):
         a, b, c = (uv[guess[:, k], j] for j in range(3))
@@ -102,7 +102,7 @@ def _strewn(ours, person, spacing, rng):
     same = np.r_[ours["f"][kept][row, corner], -1 - np.arange(len(chosen))]
     _, first, number = np.unique(same, return_index=True, return_inverse=True)
     span = np.linalg.norm(turned - np.roll(turned, 1, axis=1), axis=2).max(1)
-    triangles = number[triangles[span < 30]]
+    triangles = number[triangles[span < 60]]
     own = registration.vertex_normals(person, ours["f"])[ours["f"][kept][faces[first]]].mean(1)
     cross = np.cross(*(place[first][triangles][:, [k]] - place[first][triangles][:, [0]]
                        for k in (1, 2)))[:, 0]  # fmt: skip

@@ -162,6 +162,14 @@ def test_progress_tells_what_is_open(entry, capsys):
     assert "Nothing is open. Well done." in capsys.readouterr().out
 
 
+def test_a_value_in_place_of_a_letter(entry, capsys):
+    """A forgotten pair of quotes hands over whatever has that name."""
+    checks.quiz("99.q1", np.zeros(2000))
+    said_ = capsys.readouterr().out
+    assert "is none of the answers; choose" in said_
+    assert len(said_) < 150
+
+
 def test_unknown_numbers(entry):
     with pytest.raises(ValueError, match=r"no exercise 98\.7"):
         checks.exercise("98.7")

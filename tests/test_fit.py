@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -83,7 +85,8 @@ def test_the_texture_shows_the_photograph_without_a_seam(flame, one):
     _, result = one
     colours, seen_mask = texture.sample(result, flame, 256)
     assert colours.shape == (3, 256, 256)
-    assert 0 <= colours.min() <= colours.max() <= 1
+    assert 0 <= colours.min() <= colours.max() <= texture.BRIGHTEST
+    assert (colours > 1).float().mean() < 0.02
     assert 0.05 < seen_mask.float().mean() < 0.6
     model = torch.nn.functional.interpolate(flame.albedo(result.codes.albedo), (256, 256))[0]
     change = (colours - model).abs().sum(0)
@@ -94,6 +97,32 @@ def test_the_texture_shows_the_photograph_without_a_seam(flame, one):
         (colours[:, :, 1:] - colours[:, :, :-1] - model[:, :, 1:] + model[:, :, :-1]).abs().sum(0)
     )
     assert step[border[:, 1:] > 0].mean() < 0.05
+
+
+def test_a_lamp_shows_the_face_as_bright_as_photographed(flame, one):
+    _, result = one
+    colours, _ = texture.sample(result, flame, 256)
+    tinted = result.codes.light * torch.tensor([0.6, 1.0, 1.5])
+    light = texture.exposed(tinted, result, colours, flame)
+    assert torch.allclose(light, texture.exposed(result.codes.light, result, colours, flame),
+                          rtol=1e-3)  # fmt: skip
+    assert torch.allclose(light, result.codes.light, rtol=0.15)  # the texture is the photograph's
+
+
+def test_what_is_not_skin_is_not_trusted(one):
+    """A blue patch is not; bare skin where the model has a brow is."""
+    _, result = one
+    drawn = result.rendered.clone()
+    u, v = result.crops[0].to_crop(result.landmarks[0])[19].round().astype(int)  # of a brow
+    brow = (slice(v - 3, v + 4), slice(u - 7, u + 8))
+    skin = drawn[0][:, result.mask[0, 0] > 0].median(1).values[:, None, None]
+    bare, covered = drawn.clone(), drawn.clone()
+    bare[0, :, *brow], covered[0, :, *brow] = skin, torch.tensor([0.1, 0.2, 0.9])[:, None, None]
+    found = [texture.trust(dataclasses.replace(result, images=i), 0)[0, 0][brow].mean()
+             for i in (drawn, bare, covered)]  # fmt: skip
+    assert found[0] > 0.99
+    assert found[1] > 0.8
+    assert found[2] < 0.2
 
 
 def test_nothing_to_fit(flame):

@@ -35,6 +35,12 @@ def changes_its_input(expression, pose, other_expression, other_pose):
     return other_expression, pose
 
 
+def columns_counted_from_one(expression, pose, other_expression, other_pose):
+    pose = pose.clone()
+    pose[:, 7:10] = other_pose[:, 7:10]
+    return other_expression.clone(), pose
+
+
 def sum_of_expressions(expression, pose, other_expression, other_pose):
     pose = pose.clone()
     pose[:, 6:9] = other_pose[:, 6:9]
@@ -134,6 +140,11 @@ def not_solved(values, strength):
     return values - strength * second.T @ (second @ values)
 
 
+def transposed(values, strength):
+    second = np.diff(np.eye(len(values)), n=2, axis=0)
+    return np.linalg.solve(np.eye(len(values)) + strength * second @ second.T, values)
+
+
 def penalty_only(values, strength):
     second = np.diff(np.eye(len(values)), n=2, axis=0)
     return np.linalg.pinv(np.eye(len(values)) + second.T @ second) @ values
@@ -147,6 +158,7 @@ WRONG = {
         jaw_and_eyes,
         one_column_of_the_jaw,
         changes_its_input,
+        columns_counted_from_one,
         sum_of_expressions,
     ],
     "9.2": [eyes_not_swapped, only_yaw, turned_back, only_the_root],
@@ -164,6 +176,7 @@ WRONG = {
         ends_joined,
         moving_average,
         not_solved,
+        transposed,
         penalty_only,
     ],
 }

@@ -108,6 +108,12 @@ def not_aligned(found_marks, true_marks, found, faces, scan):
     return scan_to_mesh(scan, found, faces)
 
 
+def scaled_back(found_marks, true_marks, found, faces, scan):
+    """The best fit of A to B is not the inverse of that of B to A."""
+    transform = rigid_align(true_marks, found_marks)
+    return scan_to_mesh(apply(transform, scan), found, faces) / transform[0]
+
+
 def right_transform_on_the_scan(found_marks, true_marks, found, faces, scan):
     transform = rigid_align(found_marks, true_marks)
     return scan_to_mesh(apply(transform, scan), found, faces)
@@ -129,6 +135,12 @@ WRONG = {
         corners_for_edges,
         nearest_only,
     ],
-    "10.3": [without_scale, found_to_scan, not_aligned, right_transform_on_the_scan],
+    "10.3": [
+        without_scale,
+        found_to_scan,
+        not_aligned,
+        scaled_back,
+        right_transform_on_the_scan,
+    ],
     "10.4": [shares, strictly_below, beyond, counts, a_histogram],
 }

@@ -260,7 +260,7 @@ def quiz(question, choice=...):
             record.remember(question)
         print(f"Question {question} · {entry[choice]}")
     else:
-        print(f"Question {question} · {choice!r} is none of the answers; choose {listed}.")
+        print(f"Question {question} · {choice!r:.40} is none of the answers; choose {listed}.")
 
 
 def is_right(question, choice):

@@ -108,8 +108,8 @@ def _same_turn(function, *case):
     run=_same_turn,
     insight="The path is the great circle between two points of a sphere, walked at one speed; of "
     "its two halves the shorter one.",
-    hint="If a·b < 0, take −b. With θ = arccos(a·b): (sin((1 − t)θ) a + sin(tθ) b) / sin θ; where "
-    "θ is next to nothing, the straight line will do.",
+    hint="If a·b < 0, take −b. With ω = arccos(a·b): (sin((1 − t)ω) a + sin(tω) b) / sin ω; where "
+    "ω is next to nothing, the straight line will do.",
     tolerance=1e-6,
 )
 def slerp(a, b, t):
