@@ -178,7 +178,7 @@ def run_all(colab, path):
     manager = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=specs)
     client = NotebookClient(notebook, km=manager, timeout=900,
                             resources={"metadata": {"path": str(colab.content)}})  # fmt: skip
-    client.execute(env=colab.environment)
+    client.execute(env=colab.environment, cleanup_kc=True)
     return probe(notebook.cells[first + 2].outputs[0].text)
 
 
