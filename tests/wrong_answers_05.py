@@ -69,6 +69,26 @@ def epsilon_inside(x, g, m, v, t, alpha=0.1, beta1=0.9, beta2=0.999, epsilon=1e-
     return x - alpha * m / (1 - beta1**t) / np.sqrt(v / (1 - beta2**t) + epsilon), m, v
 
 
+def one_scale_for_all(x, g, m, v, t, alpha=0.1, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    """The square of the whole gradient's length instead of each number's."""
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * (g**2).sum()
+    return x - alpha * m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + epsilon), m, v
+
+
+def counts_from_zero(x, g, m, v, t, alpha=0.1, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    return x - alpha * m / (1 - beta1 ** (t + 1)) / (
+        np.sqrt(v / (1 - beta2 ** (t + 1))) + epsilon), m, v  # fmt: skip
+
+
+def betas_of_the_text(x, g, m, v, t, alpha=0.1, beta1=0.9, beta2=0.999, epsilon=1e-8):
+    """0.9 and 0.999 whatever is given."""
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    return x - alpha * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + epsilon), m, v
+
+
 def betas_swapped(x, g, m, v, t, alpha=0.1, beta1=0.9, beta2=0.999, epsilon=1e-8):
     m = beta2 * m + (1 - beta2) * g
     v = beta1 * v + (1 - beta1) * g**2
@@ -117,6 +137,29 @@ def from_zero(gradient, x, alpha, steps):
     """Counts its steps from 0: divides by nothing, so guards, and is one step late."""
     return _walk(gradient, x, alpha, steps, lambda m, t: m / (1 - 0.9 ** max(t - 1, 1)),
                  lambda v, t: v / (1 - 0.999 ** max(t - 1, 1)))  # fmt: skip
+
+
+def begins_at_the_gradient(gradient, x, alpha, steps):
+    """Memories that begin at the first gradient instead of a correction."""
+    m, path = gradient(x), [x]
+    v = m**2
+    for _ in range(steps):
+        g = gradient(x)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x = x - alpha * m / (np.sqrt(v) + 1e-8)
+        path.append(x)
+    return np.stack(path)
+
+
+def corrected_memory(gradient, x, alpha, steps):
+    m, v, path = np.zeros_like(x), np.zeros_like(x), [x]
+    for t in range(1, steps + 1):
+        g = gradient(x)
+        m = (0.9 * m + 0.1 * g) / (1 - 0.9**t)
+        v = (0.999 * v + 0.001 * g**2) / (1 - 0.999**t)
+        x = x - alpha * m / (np.sqrt(v) + 1e-8)
+        path.append(x)
+    return np.stack(path)
 
 
 def smaller_alpha(gradient, x, alpha, steps):
@@ -177,6 +220,18 @@ def over_draws(a, b, picks_a, picks_b):
     return float(np.quantile(ratios, 0.025)), float(np.quantile(ratios, 0.975))
 
 
+def of_standard_deviations(a, b, picks_a, picks_b):
+    ratios = np.median(a[picks_a], axis=1) / np.median(b[picks_b], axis=1)
+    return ratios.mean() - 1.96 * ratios.std(), ratios.mean() + 1.96 * ratios.std()
+
+
+def ends_against_ends(a, b, picks_a, picks_b):
+    """An interval of each, then the ratio of their ends: too wide."""
+    ends_a, ends_b = (np.quantile(np.median(t[p], axis=1), [0.025, 0.975])
+                      for t, p in ((a, picks_a), (b, picks_b)))  # fmt: skip
+    return ends_a[0] / ends_b[1], ends_a[1] / ends_b[0]
+
+
 def not_drawn(a, b, picks_a, picks_b):
     ratio = float(np.median(a) / np.median(b))
     return ratio, ratio
@@ -193,8 +248,17 @@ WRONG = {
         old_means,
         wrong_weight,
         changes_m,
+        one_scale_for_all,
+        counts_from_zero,
+        betas_of_the_text,
     ],
-    "5.3": [only_m, only_v, from_zero, smaller_alpha, multiplied],
+    "5.3": [
+        only_m, only_v, from_zero, smaller_alpha, multiplied, begins_at_the_gradient,
+        corrected_memory,
+    ],
     "5.4": [arrived, at_the_time_still, never_left_out, counted],
-    "5.5": [other_way, of_means, ninety, extremes, over_draws, not_drawn],
-}
+    "5.5": [
+        other_way, of_means, ninety, extremes, over_draws, not_drawn, of_standard_deviations,
+        ends_against_ends,
+    ],
+}  # fmt: skip

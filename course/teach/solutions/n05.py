@@ -27,7 +27,7 @@ def _descend_cases():
         (_bowl, np.array([2.0]), 0.5, 3),
         (_bowl, np.array([10.0, 1.0]), 0.05, 10),
         (_turned, np.array([1.0, -2.0, 3.0]), 0.1, 20),
-        (_wave, np.array([[0.3, 1.0], [-2.0, 4.0]]), 0.2, 15),
+        (_wave, np.array([0.3, 1.0, -2.0, 4.0]), 0.2, 15),
         (_bowl, np.array([1.0, 1.0]), 0.05, 0),
     ]
 
@@ -36,7 +36,7 @@ def _descend_cases():
     "5.1",
     cases=_descend_cases,
     insight="Three lines, and every optimiser of this notebook is a change to one of them.",
-    hint="The path begins with the start itself, so it has steps + 1 rows.",
+    hint="The path begins with the start itself: steps + 1 rows, stacked into one array.",
 )
 def descend(gradient, x, rate, steps):
     path = [x]
@@ -67,7 +67,7 @@ def _adam_cases():
     "5.2",
     cases=_adam_cases,
     insight="The first step is alpha long whatever the gradient's size: m̂ = g and √v̂ = |g|.",
-    hint="In this order: new m, new v, divide both by 1 − βᵗ, step. ε is added to the root.",
+    hint="In this order: new m, new v, divide both by 1 − βᵗ, step. ε is added to the root of v̂.",
     tolerance=1e-9,
 )
 def adam_step(x, g, m, v, t, alpha=0.1, beta1=0.9, beta2=0.999, epsilon=1e-8):
@@ -106,7 +106,7 @@ def faulty_walk(gradient, x, alpha, steps):
     cases=_walk_cases,
     insight="Without it the first step is 0.1/√0.001 = 3.16 times alpha, and the next ones longer.",
     hint="Both means begin at zero. After one step, what is m, and what should it be?",
-    tolerance=1e-9,
+    tolerance=1e-5,  # the hats drawn into alpha, as in Kingma and Ba's section 2, are right too
     bug=faulty_walk,
 )
 def adam_walk(gradient, x, alpha, steps):
@@ -161,9 +161,16 @@ def _interval_cases():
     ]  # fmt: skip
 
 
+def _as_pair(function, *case):
+    """Two numbers, however they are packed: a tuple or an array."""
+    found = function(*case)
+    return None if found is None else tuple(map(float, np.atleast_1d(found)))
+
+
 @solution(
     "5.5",
     cases=_interval_cases,
+    run=_as_pair,
     insight="Draw runs with replacement, compute the ratio anew, keep the middle 95 % of answers.",
     hint="times[picks] has one made-up experiment a row: median over axis 1, then the ratio a / b.",
 )
@@ -176,7 +183,7 @@ def ratio_interval(a, b, picks_a, picks_b):
 QUESTIONS = {
     "5.q1": {
         "answer": "b",
-        "a": "No: below the limit a larger rate is faster; above it, nothing arrives at all.",
+        "a": "No: it gets no slower, it leaves: above the limit the steep direction never arrives.",
         "b": "Yes: each step multiplies the steep coordinate by 1 − ηλ, and that is below −1.",
         "c": "No: there ηλ is far below 2; the flat direction is the one that still converges.",
     },
@@ -187,15 +194,15 @@ QUESTIONS = {
         "c": "Right: m̂/√v̂ does not change when all gradients are multiplied. Only ε would notice.",
     },
     "5.q3": {
-        "answer": "b",
-        "a": "No: two seeds of one and the same optimiser may differ by as much.",
-        "b": "Right: that much is known. What another seed, machine or target gives is not.",
-        "c": "No: 7.8815 to 6.7326 is 14.6 %, and even that is one pair of runs.",
-    },
-    "5.q4": {
         "answer": "c",
         "a": "No: a cheap step that leads nowhere is not cheap.",
         "b": "No: nearly, but steps differ in cost, and an untuned rate decides the race.",
         "c": "Right: the same target, each at its best rate, many seeds, with an interval.",
+    },
+    "5.q4": {
+        "answer": "b",
+        "a": "No: two seeds of one and the same optimiser may differ by as much.",
+        "b": "Right: that much is known. What another seed, machine or target gives is not.",
+        "c": "No: 7.8815 to 6.7326 is 14.6 %, and even that is one pair of runs.",
     },
 }
