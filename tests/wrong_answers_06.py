@@ -89,6 +89,14 @@ def gap_as_period(picture, x, y, l, gap):  # noqa: E741
     return out
 
 
+def squares_before_the_first(picture, x, y, l, gap):  # noqa: E741
+    """The remainder has squares to the left of x and above y too."""
+    out = picture.copy()
+    v, u = np.indices(out.shape)
+    out[((u - x) % (l + gap) < l) & ((v - y) % (l + gap) < l)] = 0
+    return out
+
+
 def never_ends(picture, x, y, l, gap):  # noqa: E741
     """y is stepped in the loop over x: a picture that begins beside the grid has no end."""
     out, turns = picture.copy(), 0
@@ -182,7 +190,14 @@ WRONG = {
         shift_without_rotation,
         matrix_instead_of_parts,
     ],
-    "6.2": [x_not_reset, step_still_inside, gap_as_period, never_ends, changes_the_picture],
+    "6.2": [
+        x_not_reset,
+        step_still_inside,
+        gap_as_period,
+        squares_before_the_first,
+        never_ends,
+        changes_the_picture,
+    ],
     "6.3": [
         either_hides,
         hidden_instead_of_kept,

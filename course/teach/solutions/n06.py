@@ -171,8 +171,8 @@ QUESTIONS = {
     },
     "6.q3": {
         "answer": "a",
-        "a": "Yes: hidden squares have side (1 − r)·d. As long as that is below a part's larger "
-        "side, some of it shows, wherever the grid lies.",
+        "a": "Yes: hidden squares have side (1 − r)·d. As long as even their diagonal is shorter "
+        "than a part is long, some of it shows, wherever the grid lies and however it is turned.",
         "b": "No: r alone says how much is hidden, not in how large pieces.",
         "c": "No: turning the grid changes which piece is hidden, not how large it is.",
     },
