@@ -2,6 +2,8 @@
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 
 # command -> (module with add_arguments(parser) and run(args) -> exit code, one line of help)
@@ -22,24 +24,36 @@ COMMANDS = {
 
 
 def main(argv=None):
-    """Parse ``argv`` and run one command; returns the exit code (2: bad input, 130: Ctrl-C)."""
+    """Parse ``argv`` and run one command; returns the exit code (2: bad input or no room to write,
+    130: Ctrl-C, or kill)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = next(iter(argv), "")
+    try:
+        return _run(argv)
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}." if error.filename else error
+        print(f"{command}: {told}", file=sys.stderr)
+        return 2
+    except ValueError as error:  # bad input: one sentence, no traceback
+        print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{command}: stopped; what was finished is on disk.", file=sys.stderr)
+        return 130
+
+
+def _run(argv):
     parser = argparse.ArgumentParser(prog="python -m course", description=__doc__.split(": ")[1])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    argv = sys.argv[1:] if argv is None else list(argv)
     for name, (module, text) in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text)
         if name in argv[:1]:  # only the chosen command pays for its imports
             importlib.import_module(module).add_arguments(sub)
     args = parser.parse_args(argv)
-    try:
-        return importlib.import_module(COMMANDS[args.command][0]).run(args) or 0
-    except (ValueError, FileNotFoundError) as error:  # bad input: one sentence, no traceback
-        print(f"{args.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{args.command}: stopped; what was finished is on disk.", file=sys.stderr)
-        return 130
+    return importlib.import_module(COMMANDS[args.command][0]).run(args) or 0
 
 
 if __name__ == "__main__":
+    if "WORLD_SIZE" not in os.environ:  # torchrun ends its processes its own way
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill, too, leaves no litter
     sys.exit(main())

@@ -5,7 +5,6 @@ gone on with at any time; pictures stay on disk and are read as they are needed.
 """
 
 import math
-import multiprocessing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from course.camera import fit_camera
 from course.facecode import NECK, ROOT, FaceCode
 from course.files import atomic_path, quiet
 from course.flame import rodrigues
+from course.workers import spread
 
 SIZE = 144  # side of an album's pictures, pixels
 SHARD = 240  # photographs
@@ -137,11 +137,10 @@ def seen_light(flame, code, images, size=48, rounds=3, outlier=0.12):
     return light[..., 0].mT.contiguous()
 
 
-def _make_shard(job):
+def _make_shard(path, seed, each, variety, size):
     """Make one shard and write it, whole or not at all."""
     from course.faces import Photographer, Variety
 
-    path, seed, each, variety, size = job
     if path.is_file():  # another process was quicker
         return path
     torch.set_num_threads(1)
@@ -172,16 +171,9 @@ def make(folder, photos, each=2, seed=0, workers=1, variety=None, size=SIZE):
             for k, p in enumerate(paths) if not p.is_file()]  # fmt: skip
     if jobs:
         bar = tqdm(total=len(jobs), desc=f"photographs ({folder.name})", disable=quiet())
-        if workers == 1:
-            for job in jobs:
-                _make_shard(job)
+        with bar:
+            for _ in spread(_make_shard, jobs, workers):
                 bar.update()
-        else:
-            # spawned, not forked: forking a process with running threads can hang
-            with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
-                for _ in pool.imap_unordered(_make_shard, jobs):
-                    bar.update()
-        bar.close()
     return paths
 
 

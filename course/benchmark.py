@@ -15,7 +15,7 @@ import torch
 from course import benchmark_skinning
 from course.camera import project, to_ndc
 from course.facecode import FaceCode
-from course.files import write_text
+from course.files import any_path, write_text
 from course.flame import FLAME, yaw_pose
 from course.rasterize import available_backends, rasterize
 from course.render import Renderer
@@ -31,7 +31,7 @@ NOTE = ("Ratios are against pytorch3d's CPU path, which tests every triangle at 
 
 def add_arguments(parser):
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table here")
+    parser.add_argument("--json", type=any_path, metavar="FILE", help="also write the table here")
     parser.add_argument("--repeats", type=int, default=9, help="runs of each case; medians count")
     parser.add_argument("--sizes", type=int, nargs="+", default=[112, 224], help="pixels a side")
     parser.add_argument("--notebooks", action="store_true",

@@ -4,12 +4,12 @@ Two photographs a person, in two moods and two lights, kept on disk: what a deta
 from. Drawing them takes about a second each, which is why they are not made on the fly.
 """
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
-import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,11 @@ from tqdm import tqdm
 from course.detail import SEEN_SIDE, smaller
 from course.detail_truth import SkinMaker
 from course.facecode import JAW, FaceCode
-from course.files import quiet
+from course.files import atomic_path, quiet
 from course.flame import FLAME
 from course.relief import CHANNELS, RESOLUTION, Relief
 from course.render import Renderer, spherical_harmonics
+from course.workers import spread
 
 PHOTO = 256  # pixels a side
 BACKGROUND = (0.62, 0.61, 0.60)
@@ -122,23 +123,38 @@ ARRAYS = ("images", "canvases", "residual", "seen", "displacement")
 
 
 def make_album(folder, people, first=0, workers=1):
-    """The Album of ``people`` people from number ``first`` on; kept in ``folder``."""
+    """The Album of ``people`` people from number ``first`` on; kept in ``folder``, a person at a
+    time."""
     folder = Path(folder) / f"people-{first}-{people}"
     if not (folder / "codes.json").is_file():
         shapes = {"images": (3, PHOTO, PHOTO), "canvases": (sum(CHANNELS), PHOTO, PHOTO),
                   "residual": (3, SEEN_SIDE, SEEN_SIDE), "seen": (1, SEEN_SIDE, SEEN_SIDE),
                   "displacement": (RESOLUTION, RESOLUTION)}  # fmt: skip
-        folder.mkdir(parents=True, exist_ok=True)
         for name, shape in shapes.items():
-            kind = np.uint8 if name == "images" else np.float16
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, (2 * people, *shape))
-        calls = (joblib.delayed(_make)(folder, k, first + k) for k in range(people))
-        with joblib.parallel_config("loky", inner_max_num_threads=1):
-            made = joblib.Parallel(workers, return_as="generator")(calls)
-            codes = list(tqdm(made, "people", people, disable=quiet()))
-        FaceCode.cat(codes).save(folder / "codes.json", "built-in")
+            _reserve(folder / f"{name}.npy", (2 * people, *shape))
+        done = [folder / f"person-{k}.json" for k in range(people)]
+        jobs = [(folder, k, first + k) for k, path in enumerate(done) if not path.is_file()]
+        with tqdm(total=people, initial=people - len(jobs), desc="people", disable=quiet()) as bar:
+            for _ in spread(_make, jobs, workers):
+                bar.update()
+        codes = FaceCode.cat([FaceCode.load(path, "cpu") for path in done])
+        codes.save(folder / "codes.json", "built-in")
+        for path in done:
+            path.unlink()
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     return Album(**arrays, codes=FaceCode.load(folder / "codes.json", "cpu"), first=first)
+
+
+def _reserve(path, shape):
+    """Room for an array on disk, now: one that runs out of it later is ended by the system."""
+    if path.is_file():  # of a run that was stopped
+        return
+    kind = np.uint8 if path.stem == "images" else np.float16
+    with atomic_path(path) as temporary:
+        np.lib.format.open_memmap(temporary, "w+", kind, shape)
+        if hasattr(os, "posix_fallocate"):
+            with temporary.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, temporary.stat().st_size)
 
 
 @lru_cache(maxsize=1)
@@ -150,7 +166,7 @@ def studio():
 
 @torch.no_grad()
 def _make(folder, place, number):
-    """Both photographs of a person into an album's files; their FaceCode."""
+    """Both photographs of a person into an album's files, then their FaceCode."""
     flame, maker, relief, renderer = studio()
     files = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in ARRAYS}
     rng, codes = np.random.default_rng([17, number]), []
@@ -169,7 +185,9 @@ def _make(folder, place, number):
         residual, seen = look(relief, renderer, _spoilt(image, rng), _doubted(code, rng))
         files["residual"][row], files["seen"][row] = residual[0].half(), seen[0].half()
         codes.append(code)
-    return FaceCode.cat(codes)
+    for array in files.values():
+        array.flush()
+    FaceCode.cat(codes).save(folder / f"person-{place}.json", "built-in")
 
 
 def photograph(relief, renderer, skin, code):

@@ -5,11 +5,9 @@ Synthetic people that no training has seen; landmarks come from the landmark net
 """
 
 import json
-import multiprocessing
 import os
 import time
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,10 +18,11 @@ from course.camera import project
 from course.encode import read_faces
 from course.encoder import FaceModel, average_identity
 from course.facecode import resolve_device
-from course.files import DATA, quiet, write_text
+from course.files import DATA, any_path, quiet, write_text
 from course.flame import FLAME
 from course.photo import Detection, crop_around
 from course.train_encoder import WEIGHTS
+from course.workers import spread
 
 EACH = 8  # photographs a person
 # what the course promises: of the mean face's error, percent, of the single photograph's error
@@ -31,7 +30,7 @@ BARS = {"identity": 0.55, "landmarks": 4.0, "refined": 0.45, "set": 0.75}
 
 
 def add_arguments(parser):
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--weights", type=any_path, default=WEIGHTS)
     parser.add_argument("--photos", choices=["both", *albums.KINDS], default="both",
                         help="portrait: sharp, with nothing before the face, turned up to 30°; "
                         "wild: small, blurred, half hidden, from near and far")  # fmt: skip
@@ -44,14 +43,14 @@ def add_arguments(parser):
         metavar="N",
         help="also fit the codes to the pictures of N people",
     )
-    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder",
+    parser.add_argument("--folder", type=any_path, default=DATA.parent / "runs" / "encoder",
                         help="where the photographs are kept")  # fmt: skip
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--benchmark", action="store_true",
                         help="run the course's benchmark instead, after NoW: many methods on 100 "
                         "people (python -m course experiment benchmark)")  # fmt: skip
     parser.add_argument("--device", default=None)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--json", type=any_path, metavar="FILE", help="write the figures there too")
 
 
 def run(args):
@@ -140,10 +139,10 @@ def _head():
     return FLAME.load(device="cpu")
 
 
-def _identity(job):
-    """Rigid and scaled identity errors (median, mean, std, scaled median) of (guess, truth)."""
+def _identity(guess, truth):
+    """Rigid and scaled identity errors (median, mean, std, scaled median) of a guessed shape."""
     flame = _head()
-    guess, truth = (flame(torch.from_numpy(c[None]))[0].numpy() for c in job)
+    guess, truth = (flame(torch.from_numpy(c[None]))[0].numpy() for c in (guess, truth))
     rigid = metrics.identity_error(guess, truth, flame, scale=False)
     return (*rigid, metrics.identity_error(guess, truth, flame, scale=True)[0])
 
@@ -152,21 +151,8 @@ def identity_errors(shapes, truths, workers=1, text="identity"):
     """(n, 4) mm of shape codes (n, S) against the truth: scan-to-mesh median, mean and std after
     rigid alignment, and the median when size is aligned too."""
     jobs = [(a.cpu().numpy(), b.cpu().numpy()) for a, b in zip(shapes, truths, strict=True)]
-    bar = tqdm(total=len(jobs), desc=text, disable=quiet())
-    results = []
-    if workers == 1 or len(jobs) < 50:
-        threads = torch.get_num_threads()
-        for job in jobs:
-            results.append(_identity(job))
-            bar.update()
-        torch.set_num_threads(threads)
-    else:
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
-            for result in pool.imap(_identity, jobs, chunksize=8):
-                results.append(result)
-                bar.update()
-    bar.close()
-    return np.array(results)
+    found = spread(_identity, jobs, workers if len(jobs) >= 50 else 1, ordered=True)
+    return np.array(list(tqdm(found, text, len(jobs), disable=quiet())))
 
 
 def landmark_errors(code, album, numbers, flame):

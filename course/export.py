@@ -1,6 +1,7 @@
 """Meshes and pictures for other programs: textured OBJ, GLB, PNG; whole or not at all."""
 
 import io
+import re
 
 import imageio.v3 as iio
 import numpy as np
@@ -52,7 +53,8 @@ def save_obj(path, mesh):
     A normal map goes into ``name_normal.png``; the .mtl names it as Blender (map_Bump) and others
     (norm) read it.
     """
-    stem = path.stem.replace(" ", "_")  # many readers split file names in an .mtl at spaces
+    # many readers split the names in an .mtl at spaces and take backslashes for folders
+    stem = re.sub(r"[\s\\]", "_", path.stem)
     simple = mesh.copy()
     image = mesh.visual.material.baseColorTexture
     material = trimesh.visual.material.SimpleMaterial(image=image, name=stem)

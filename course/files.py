@@ -1,6 +1,7 @@
 """Files written whole or not at all, and whether anybody watches."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -11,6 +12,12 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 DATA = Path(__file__).resolve().parent.parent / "data"
+# what systems say when a disk, a share of it, or a file's largest size is full
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class WriteError(OSError):
+    """A file that could not be written; the message is one sentence."""
 
 
 def quiet():
@@ -22,40 +29,79 @@ def quiet():
 def atomic_path(path):
     """Yield a temporary sibling of ``path``; move it into place on success, delete it on failure.
 
-    The temporary file keeps the suffix, because many writers choose their format by it.
+    The temporary file keeps the suffix, because many writers choose their format by it. Raises
+    WriteError where the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o644)  # mkstemp makes private files
-        os.replace(name, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+    with _room_for(path):
+        with _reachable(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=".tmp-", suffix=path.suffix, dir=path.parent)
+        try:
+            os.close(handle)
+            yield Path(name)
+            with _reachable(path):
+                os.chmod(name, 0o644)  # mkstemp makes private files
+                os.replace(name, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
 
 
 @contextlib.contextmanager
 def whole_folder(target):
     """Yield a temporary folder; its files move to the folder ``target`` on success only.
 
-    Files of an older run that the new one lacks stay.
+    Files of an older run that the new one lacks stay. Raises WriteError as ``atomic_path``.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    with _room_for(target):
+        with _reachable(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            workplace = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+        try:
+            yield workplace
+            with _reachable(target):
+                if target.is_dir():
+                    for path in workplace.iterdir():
+                        path.replace(target / path.name)
+                else:
+                    workplace.chmod(0o755)  # mkdtemp makes private folders
+                    workplace.replace(target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(workplace)
+
+
+@contextlib.contextmanager
+def _reachable(path):
+    """Say in a sentence what stands in the way of ``path``."""
     try:
-        yield workplace
-        if target.is_dir():
-            for path in workplace.iterdir():
-                path.replace(target / path.name)
-        else:
-            workplace.chmod(0o755)  # mkdtemp makes private folders
-            workplace.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(workplace)
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+@contextlib.contextmanager
+def _room_for(path):
+    """Say in a sentence that the disk became full while ``path`` was written."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if not full(error):
+            raise
+        told = WriteError(f"{path} was not written, the disk is full; make room and type the same "
+                          "again.")  # fmt: skip
+        told.errno = errno.ENOSPC
+        raise told from None
+
+
+def full(error):
+    """Whether an exception means that a disk is full; numpy's and torch's do not say so."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in FULL
+    text = str(error)
+    numpys = "requested and" in text and "written" in text
+    return numpys or "inline_container" in text or "PytorchStreamWriter" in text
 
 
 def any_path(text):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from course import photo
-from course.files import atomic_path
+from course.files import WriteError, atomic_path
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif"}
 VIDEOS = {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".gif"}
@@ -100,7 +100,8 @@ def save(path, frames, fps=FPS):
     """Write frames (H, W, 3) uint8, all of one size, as .gif, .mp4 or .webm; whole or not at all.
 
     MP4 is H.264 where imageio-ffmpeg or OpenCV can write it, else MPEG-4 (players open it,
-    browsers do not); WebM is VP9 or VP8. Raises ValueError without frames or an encoder.
+    browsers do not); WebM is VP9 or VP8. Raises ValueError without frames or an encoder, WriteError
+    where the disk is full.
     """
     frames, suffix = list(frames), Path(path).suffix.lower()
     if not frames:
@@ -115,6 +116,19 @@ def save(path, frames, fps=FPS):
         ):
             raise ValueError(f"No encoder here can write {suffix}; install imageio-ffmpeg, or "
                              "take .gif.")  # fmt: skip
+        if suffix in CODECS and _count(temporary) < len(frames):  # encoders fail in silence
+            raise WriteError(f"{path} came out incomplete; make room on the disk and type the "
+                             "same again.")  # fmt: skip
+
+
+def _count(path):
+    """How many frames of a film file can be read; what its head says may be more."""
+    with _silence():
+        video, count = cv2.VideoCapture(str(path)), 0
+        while video.grab():
+            count += 1
+        video.release()
+    return count
 
 
 def save_all(path, frames, fps=FPS):
@@ -158,8 +172,9 @@ def _save_by_ffmpeg(path, frames, fps):
         str(path), (width, height), fps=fps, codec=codec, quality=7
     )
     writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(_even(frame)))
+    with contextlib.suppress(OSError):  # its log, many lines; ``save`` sees that frames are missing
+        for frame in frames:
+            writer.send(np.ascontiguousarray(_even(frame)))
     writer.close()
     return True
 

@@ -46,6 +46,8 @@ def add_arguments(parser):
     reading_arguments(parser)
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help="leave out faces whose folder is there already")  # fmt: skip
     saving_arguments(parser)
 
 
@@ -104,6 +106,8 @@ def run(args):
         if not args.inputpath:
             return 0
     jobs = collect(args.inputpath)
+    if args.resume:
+        jobs = missing(jobs, args)
     loaded, failed = [], 0
     for name, source in jobs:
         try:
@@ -207,6 +211,14 @@ def collect(paths):
             name, count = f"{path.stem}_{count}", count + 1
         names[name] = path
     return list(names.items())
+
+
+def missing(jobs, args):
+    """Those of ``collect``'s pictures that have no folder yet; of one person's, all or none."""
+    left = [job for job in jobs if not (args.savefolder / job[0]).is_dir()]
+    left = jobs if args.same_person and left else left
+    print(f"{len(jobs) - len(left)} of {len(jobs)} faces are there already")
+    return left
 
 
 def sample_photo():

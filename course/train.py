@@ -7,11 +7,9 @@ on it. Both can be stopped at any time; the same command goes on where it stoppe
 import copy
 import json
 import math
-import multiprocessing
 import os
 import platform
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +17,10 @@ from tqdm import tqdm
 
 from course import metrics
 from course.facecode import resolve_device
-from course.files import DATA, atomic_path, quiet, write_text
+from course.files import DATA, any_path, atomic_path, quiet, write_text
 from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss, load
 from course.optim import running_average
+from course.workers import spread
 
 SIZE = 112  # side of the photographs; random crops of INPUT pixels are trained on
 CHUNK = 250
@@ -54,13 +53,15 @@ def _landmark_arguments(parser):
     parser.add_argument("--photos", type=int, default=30_000, help="training photographs")
     parser.add_argument("--steps", type=int, default=10_000, help="steps of 64 photographs")
     parser.add_argument("--rate", type=float, default=2.5e-3, help="highest learning rate")
-    parser.add_argument("--start", type=Path, help="weights to go on from, instead of random ones")
+    parser.add_argument(
+        "--start", type=any_path, help="weights to go on from, instead of random ones"
+    )
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
                         help="processes that make photographs")  # fmt: skip
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "landmarks",
+    parser.add_argument("--folder", type=any_path, default=DATA.parent / "runs" / "landmarks",
                         help="photographs and checkpoints")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--output", type=any_path, default=WEIGHTS)
     parser.add_argument("--device", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true",
@@ -90,11 +91,10 @@ def _run_landmarks(args):
 # ------------------------------------------------------------------ photographs
 
 
-def _make_chunk(job):
+def _make_chunk(path, seed, max_yaw):
     """Make one chunk of photographs and write it, whole or not at all."""
     from course.faces import Photographer, Variety
 
-    path, seed, max_yaw = job
     torch.set_num_threads(1)
     variety = Variety() if max_yaw is None else Variety(max_yaw=max_yaw)
     maker = _make_chunk.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
@@ -121,11 +121,9 @@ def load_photos(folder, count, seed, workers, max_yaw=None):
     paths = [folder / f"{seed}-{k:05d}.npz" for k in range(chunks)]
     jobs = [(p, [seed, k], max_yaw) for k, p in enumerate(paths) if not p.is_file()]
     if jobs:
-        # spawned, not forked: forking a process with running threads can hang
-        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))) as pool:
-            made = pool.imap_unordered(_make_chunk, jobs)
-            for _ in tqdm(made, f"photographs ({folder.name})", len(jobs), disable=quiet()):
-                pass
+        made = spread(_make_chunk, jobs, workers)
+        for _ in tqdm(made, f"photographs ({folder.name})", len(jobs), disable=quiet()):
+            pass
     loaded = []
     for path in paths:
         with np.load(path) as file:

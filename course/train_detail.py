@@ -23,7 +23,7 @@ from tqdm import tqdm
 from course import metrics
 from course.detail import WEIGHTS, DetailModel
 from course.detail_album import HELD_OUT, PHOTO, make_album, studio
-from course.files import DATA, atomic_path, quiet, write_text
+from course.files import DATA, any_path, atomic_path, quiet, write_text
 from course.flame import FLAME
 from course.gan import PatchDiscriminator, discriminator_loss, generator_loss
 from course.losses import IdentityNet
@@ -50,8 +50,8 @@ def add_arguments(parser):
                         help="weight of the discriminator, in the second half")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make photographs")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="photographs, checkpoint")
-    parser.add_argument("--output", type=Path, default=WEIGHTS)
+    parser.add_argument("--folder", type=any_path, default=FOLDER, help="photographs, checkpoint")
+    parser.add_argument("--output", type=any_path, default=WEIGHTS)
 
 
 def run(args):

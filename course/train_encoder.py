@@ -12,7 +12,6 @@ import os
 import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from course.backbones import BACKBONES
 from course.camera import project
 from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode
-from course.files import DATA, atomic_path, quiet, write_text
+from course.files import DATA, any_path, atomic_path, quiet, write_text
 from course.flame import FLAME
 from course.losses import IDENTITY, IdentityNet
 from course.optim import running_average
@@ -50,10 +49,10 @@ def add_arguments(parser):
     parser.add_argument("--backbone", choices=list(BACKBONES), default="points")
     parser.add_argument("--hidden", type=int, default=1024, help="width of the layer of the head")
     parser.add_argument("--supervision", choices=supervision.MODES, default="full")
-    parser.add_argument("--own", type=Path, metavar="FOLDER",
+    parser.add_argument("--own", type=any_path, metavar="FOLDER",
                         help="your own photographs for weak or mixed supervision; photographs in a "
                         "folder of their own show one person")  # fmt: skip
-    parser.add_argument("--begin", type=Path, metavar="FILE",
+    parser.add_argument("--begin", type=any_path, metavar="FILE",
                         help="weights to start from (default: from scratch, the points backbone "
                         "from the landmark network)")  # fmt: skip
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
@@ -70,8 +69,10 @@ def add_run_arguments(parser, output, kept):
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
                         help="processes that make photographs")  # fmt: skip
     parser.add_argument("--threads", type=int, default=0, help="of a process (0: PyTorch's choice)")
-    parser.add_argument("--folder", type=Path, default=DATA.parent / "runs" / "encoder", help=kept)
-    parser.add_argument("--output", type=Path, default=output)
+    parser.add_argument(
+        "--folder", type=any_path, default=DATA.parent / "runs" / "encoder", help=kept
+    )
+    parser.add_argument("--output", type=any_path, default=output)
     parser.add_argument("--device", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from course import gan, real_faces
 from course.export import to_uint8
 from course.facecode import resolve_device
-from course.files import DATA, atomic_path, quiet
+from course.files import DATA, any_path, atomic_path, quiet
 
 WEIGHTS = DATA / "gan.pt"
 NETWORKS = {"mlp": (gan.MLPGenerator, gan.MLPDiscriminator),
@@ -51,8 +51,10 @@ def add_arguments(parser):
         ("seed", int, 0, "of weights, noise and augmentation"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=text)
-    parser.add_argument("--images", type=Path, default=Path("images/gan"), help="folder of sheets")
-    parser.add_argument("--save", type=Path, default=Path("save/gan"), help="folder of weights")
+    parser.add_argument(
+        "--images", type=any_path, default=Path("images/gan"), help="folder of sheets"
+    )
+    parser.add_argument("--save", type=any_path, default=Path("save/gan"), help="folder of weights")
     parser.add_argument("--data", choices=real_faces.SOURCES, default="lfw_subset")
     parser.add_argument("--count", type=int, help="pictures to train on; all, where not given")
     parser.add_argument("--network", choices=NETWORKS, default="mlp")

@@ -8,7 +8,6 @@ import copy
 import json
 import platform
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from course import albums
 from course.encoder import FaceModel
 from course.facecode import resolve_device
-from course.files import atomic_path, quiet, write_text
+from course.files import any_path, atomic_path, quiet, write_text
 from course.losses import IDENTITY, IdentityNet, contrast
 from course.optim import running_average
 from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, linear_map, rate
@@ -32,7 +31,7 @@ def add_arguments(parser):
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=96, help="photographs a step")
     parser.add_argument("--rate", type=float, default=3e-4, help="highest learning rate")
-    parser.add_argument("--begin", type=Path, default=WEIGHTS, metavar="FILE",
+    parser.add_argument("--begin", type=any_path, default=WEIGHTS, metavar="FILE",
                         help="encoder with the points backbone to start from")  # fmt: skip
     add_run_arguments(parser, IDENTITY, "photographs (the encoder's) and checkpoint")
 

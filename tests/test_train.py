@@ -104,7 +104,7 @@ def test_batches_keep_points_on_their_pixels():
 
 def test_chunks_are_made_once_and_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "CHUNK", 2)
-    path = train._make_chunk((tmp_path / "0-00000.npz", [0, 0], None))
+    path = train._make_chunk(tmp_path / "0-00000.npz", [0, 0], None)
     with np.load(path) as file:
         assert file["images"].shape == (2, train.SIZE, train.SIZE, 3)
         assert file["landmarks"].shape == (2, 68, 2)

@@ -21,12 +21,12 @@ import platform
 import time
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from course.files import DATA, atomic_path, quiet, write_text
+from course.files import DATA, any_path, atomic_path, quiet, write_text
+from course.workers import spread
 
 # name: (module, one line of help)
 EXPERIMENTS = {
@@ -52,9 +52,9 @@ def add_arguments(parser):
                          help="runs of each setting")  # fmt: skip
         sub.add_argument("--workers", type=int, default=1, help="runs side by side")
         sub.add_argument("--threads", type=int, default=1, help="threads of each run")
-        sub.add_argument("--folder", type=Path, default=RUNS / name,
+        sub.add_argument("--folder", type=any_path, default=RUNS / name,
                          help="where finished runs are kept")  # fmt: skip
-        sub.add_argument("--output", type=Path, default=RESULTS / f"{name}.csv")
+        sub.add_argument("--output", type=any_path, default=RESULTS / f"{name}.csv")
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
 
@@ -90,20 +90,9 @@ def run_grid(one, settings, seeds, folder, workers=1, threads=1, options=None, t
     missing = [(path, *job) for path, job in zip(paths, jobs, strict=True) if not path.is_file()]
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=title, disable=quiet())
     with bar:
-        if workers == 1:
-            before = torch.get_num_threads()
-            try:
-                for job in missing:
-                    _finish(one, *job, options, threads)
-                    bar.update()
-            finally:
-                torch.set_num_threads(before)
-        elif missing:
-            with joblib.parallel_config("loky", inner_max_num_threads=threads):
-                pool = joblib.Parallel(workers, return_as="generator_unordered")
-                call = joblib.delayed(_finish)
-                for _ in pool(call(one, *job, options, threads) for job in missing):
-                    bar.update()
+        calls = [(one, *job, options, threads) for job in missing]
+        for _ in spread(_finish, calls, workers, threads=threads):
+            bar.update()
     return [row for path in paths for row in json.loads(path.read_text("utf-8"))["rows"]]
 
 

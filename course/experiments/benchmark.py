@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import joblib
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -20,9 +19,10 @@ from tqdm import tqdm
 from course import metrics
 from course.experiments import COMMON, RESULTS, RUNS, run_grid, write
 from course.facecode import FaceCode
-from course.files import cached_arrays, quiet
+from course.files import any_path, cached_arrays, quiet
 from course.flame import FLAME, head_yaw
 from course.photo import Detection
+from course.workers import spread
 
 PEOPLE, EACH, SIZE, SEED = 100, 3, 256, 9_000_017
 FITS = 5  # people whose photographs are fitted, one of each kind
@@ -90,11 +90,9 @@ def _photographed(person):
 
 def make(shelf, people, workers=1):
     """All photographs of so many people, by so many processes."""
-    jobs = [joblib.delayed(photographs)(person, shelf) for person in range(people)]
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        for _ in tqdm(joblib.Parallel(workers, return_as="generator_unordered")(jobs), "people",
-                      people, disable=quiet()):  # fmt: skip
-            pass
+    made = spread(photographs, [(person, shelf) for person in range(people)], workers)
+    for _ in tqdm(made, "people", people, disable=quiet()):
+        pass
 
 
 # ------------------------------------------------------------------ methods
@@ -215,7 +213,7 @@ def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1):
 def add_arguments(parser):
     from course.train_encoder import WEIGHTS
 
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="the encoder to judge")
+    parser.add_argument("--weights", type=any_path, default=WEIGHTS, help="the encoder to judge")
     parser.add_argument("--fits", type=int, default=FITS,
                         help="people whose photographs are fitted, one of each kind")  # fmt: skip
     parser.set_defaults(seeds=PEOPLE)

@@ -9,7 +9,6 @@ and people whose dark skin was rare in the album.
 from pathlib import Path
 
 import cv2
-import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,6 +28,7 @@ from course.losses import SurfaceMetric
 from course.photo import crop_around
 from course.supervision import FULL
 from course.train_encoder import rate
+from course.workers import spread
 
 SIDE, CROP_SCALE = 64, 1.6  # pixels of what the encoder sees, side over the landmarks' box
 SHARD = 100  # photographs that one job makes
@@ -97,12 +97,8 @@ def make(shelf, name, count, workers=1):
     """Make what is missing of ``count`` photographs under ``name``: "album" or a condition."""
     jobs = [(Path(shelf) / f"{name}-{k:03d}.npz", name, k) for k in range(-(-count // SHARD))]
     jobs = [job for job in jobs if not job[0].is_file()]
-    if jobs and workers > 1:
-        with joblib.parallel_config("loky", inner_max_num_threads=1):
-            joblib.Parallel(min(workers, len(jobs)))(joblib.delayed(_make)(*job) for job in jobs)
-    else:
-        for job in jobs:
-            _make(*job)
+    for _ in spread(_make, jobs, workers):
+        pass
 
 
 def _maker():

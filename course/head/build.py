@@ -1,18 +1,19 @@
 """``python -m course build-head``: sculpt the head and write ``data/head.npz``, the same bytes
 every time."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
 import zipfile
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from course.files import atomic_path
+from course.files import any_path, atomic_path
 from course.flame_files import BUILT_IN
 from course.head import expressions, identity, rig, skin
 from course.head.anatomy import Sculpt, sculpt, topology
@@ -30,8 +31,10 @@ LID_FOLLOW = 0.55  # share of the eye's pitch that the upper lid goes along
 
 
 def add_arguments(parser):
-    parser.add_argument("--output", type=Path, default=BUILT_IN, help="file to write")
-    parser.add_argument("--sheets", type=Path, metavar="DIR", help="also draw contact sheets here")
+    parser.add_argument("--output", type=any_path, default=BUILT_IN, help="file to write")
+    parser.add_argument(
+        "--sheets", type=any_path, metavar="DIR", help="also draw contact sheets here"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
 
 
@@ -42,7 +45,7 @@ def run(args):
         command = [sys.executable, "-m", "course", "build-head", "--output", str(args.output),
                    "--workers", str(args.workers)]  # fmt: skip
         command += ["--sheets", str(args.sheets)] if args.sheets else []
-        return subprocess.run(command, env=os.environ | once, check=False).returncode
+        return _run_below(command, os.environ | once)
     start = time.perf_counter()
     model, kept = build(args.workers, quiet=bool(os.environ.get("COURSE_QUIET")))
     write(args.output, model)
@@ -57,6 +60,18 @@ def run(args):
         for path in write_sheets(args.output, args.sheets):
             print(path)
     return 0
+
+
+def _run_below(command, environment):
+    """Exit code of a command that gets this process's Ctrl-C, and says itself that it stopped."""
+    with subprocess.Popen(command, env=environment) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.wait(1)  # a terminal's Ctrl-C went to both
+            child.terminate() if os.name == "nt" else child.send_signal(signal.SIGINT)
+            return child.wait()
 
 
 def build(workers=2, quiet=True):

@@ -5,7 +5,6 @@ ancestries: many features that change together), single features on their own, a
 Gaussian process for everything without a name (Lüthi et al. 2017, Sutherland et al. 2020).
 """
 
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -16,6 +15,7 @@ from course.head import rig
 from course.head.anatomy import sculpt, topology
 from course.head.bulk import PARAMETERS, Sculpt, smoothstep
 from course.head.expressions import lip_modes, vertex_normals
+from course.workers import spread
 
 # one standard deviation of each feature on its own, in the parameter's unit
 FEATURES = {
@@ -74,9 +74,8 @@ def _mean_vertices():
     return sculpt(Sculpt()).vertices
 
 
-def _derivative(item):
+def _derivative(name, size):
     """The head's change (V, 3) for one standard deviation of one feature."""
-    name, size = item
     step = 0.5 * size
     changed = sculpt(Sculpt(**{name: PARAMETERS[name] + step})).vertices
     return (changed - _mean_vertices()) / 0.5
@@ -86,8 +85,8 @@ def feature_modes(head, workers=2, quiet=False):
     """Feature → displacement (V, 3) at one standard deviation, mm."""
     n = topology().n
     bones = [(k, s) for k, s in FEATURES.items() if k not in LIPS]
-    with ProcessPoolExecutor(workers) as pool:
-        results = list(tqdm(pool.map(_derivative, bones), "features", len(bones), disable=quiet))
+    made = spread(_derivative, bones, workers, ordered=True)
+    results = list(tqdm(made, "features", len(bones), disable=quiet))
     modes = {
         name: without_sliding(head, result)
         for (name, _), result in zip(bones, results, strict=True)
