@@ -2,8 +2,8 @@
 
 A Python is made that sees links to this environment's packages: what pyproject.toml asks for and
 what that needs, less what Colab lacks. So nothing undeclared is at hand, as it is not on Colab.
-One session opens 00 and runs it to its end; then the others, up to their imports, or to their ends
-where COURSE_COLAB=full, as in CI.
+One session opens 00 and runs it to its end; then the set-up of each other one, or all of it where
+COURSE_COLAB=full, as in CI.
 """
 
 import ast
@@ -182,13 +182,10 @@ def run_all(colab, path):
     return probe(notebook.cells[first + 2].outputs[0].text)
 
 
-def run_imports(colab, path):
-    """Run a notebook's set-up cell and all that it imports."""
+def run_setup(colab, path, more=()):
+    """Run a notebook's set-up cell and ``more`` lines; returns what the probe saw."""
     notebook, first = open_alone(colab, path)
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    imports = [ast.unparse(node) for source in code[1:] for node in ast.parse(source).body
-               if isinstance(node, ast.Import | ast.ImportFrom)]  # fmt: skip
-    script = "\n".join([BEFORE, notebook.cells[first].source, AFTER, *imports])
+    script = "\n".join([BEFORE, notebook.cells[first].source, AFTER, *more])
     done = subprocess.run([colab.python, "-c", script], cwd=colab.content, env=colab.environment,
                           capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -226,9 +223,21 @@ def test_first_notebook(colab, first):
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.stem)
 def test_next_notebooks(colab, first, path):
-    """In the same session: nothing is fetched again, and all imports are there."""
-    seen = (run_all if FULL else run_imports)(colab, path)
-    assert seen["cpu"] < 3 or FULL, "set-up, import of torch included"
+    """In the same session nothing is fetched again."""
+    seen = (run_all if FULL else run_setup)(colab, path)
+    assert seen["cpu"] < 3, "set-up, import of torch included"
     assert seen["course"] == first.seen["course"]
     assert seen["here"] == first.seen["here"]
     assert versions(colab) == first.after
+
+
+def test_what_the_notebooks_import_is_there(colab, first):
+    lines = set()
+    for path in OTHERS:
+        notebook, _ = open_alone(colab, path)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                lines |= {ast.unparse(node) for node in ast.parse(cell.source).body
+                          if isinstance(node, ast.Import | ast.ImportFrom)}  # fmt: skip
+    assert len(lines) > 100
+    run_setup(colab, OTHERS[0], sorted(lines))
