@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from course.__main__ import COMMANDS
 from course.teach.solutions import EXERCISES, QUESTIONS, load_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,12 @@ def test_sections_exercises_and_questions_exist():
     for number in re.findall(r"\d+\.q\d", GUIDE):
         assert number in QUESTIONS, number
     assert not re.search(r"§ |§§|section \d", GUIDE), "sections are written §3.2"
+
+
+def test_commands_exist():
+    for path in (FOLDER / "WORKSHOP.md", FOLDER / "README.md", ROOT / "README.md"):
+        for name in re.findall(r"python -m course ([a-z-]+)", path.read_text(encoding="utf-8")):
+            assert name in COMMANDS, f"{path.name}: {name}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
