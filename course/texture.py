@@ -47,6 +47,7 @@ def sample(result, flame, resolution=512):
     normals = vertex_normals(result.seen, flame.faces)
     depth = Renderer(flame, size)(result.seen, result.codes.camera).depth[:, 0]
     skin = _skin_texels(flame, corners, weights) & covered
+    eyes = _of(flame, ("eyes",), corners, weights) > 0.5
     total = torch.zeros(3, resolution, resolution, device=face.device)
     weight_sum = torch.zeros(resolution, resolution, device=face.device)
     views = torch.zeros_like(weight_sum)
@@ -64,7 +65,9 @@ def sample(result, flame, resolution=512):
         lit = ((shading.mean(0) - DARK) / DARK).clamp(0, 1)  # dividing by next to nothing is noise
         colour = F.grid_sample(result.images[n][None], grid, align_corners=False)[0]
         # hair, glasses, a hand: what the fitted face cannot explain is not skin
-        sure = F.grid_sample(trust(result, n), grid, align_corners=False)[0, 0]
+        sure, strict = (F.grid_sample(trust(result, n, bare), grid, align_corners=False)[0, 0]
+                        for bare in (True, False))  # fmt: skip
+        sure = torch.where(eyes, strict * (strict > 0.5), sure)  # a closed lid is no eyeball
         view = torch.where(visible, (normal[..., 2] - MIN_COSINE).square() * lit, 0.0)
         share = view * sure
         total += share * colour / shading
@@ -84,11 +87,11 @@ def sample(result, flame, resolution=512):
     return _blend(photo.clamp(0, BRIGHTEST), model, seen, unseen, inside & ~seen), seen
 
 
-def trust(result, n):
+def trust(result, n, bare=True):
     """Map (1, 1, S, S) in 0…1: how well the fitted face explains each pixel's neighbourhood.
 
-    Bare skin where the model has brows is a face too: a pixel may look like what is drawn there, or
-    like what is drawn around it.
+    With ``bare``, skin where the model has brows is a face too: a pixel may look like what is drawn
+    there, or like what is drawn around it.
     """
     size, mask = result.images.shape[-1], result.mask[n, 0]
     rendered, inside = (
@@ -99,7 +102,7 @@ def trust(result, n):
     around = torch.from_numpy(around[0] / np.maximum(around[1], 1e-3)[..., None]).permute(2, 0, 1)
     residual = [(result.images[n] - drawn).square().sum(0).sqrt()
                 for drawn in (result.rendered[n], around.to(result.images))]  # fmt: skip
-    residual = torch.minimum(*residual).clamp_max(1) * mask
+    residual = (torch.minimum(*residual) if bare else residual[0]).clamp_max(1) * mask
     blurred = cv2.GaussianBlur(residual.cpu().numpy(), (0, 0), size / 75)
     sure = 1 / (1 + (blurred / TRUST) ** 4)
     return torch.from_numpy(sure)[None, None].to(result.images)
