@@ -70,7 +70,7 @@ def alive(people):
 
 
 def stopped(process, everybody=True, how=signal.SIGINT):
-    """Press Ctrl-C, as a terminal does for the whole group or as ``kill -INT``; what it says."""
+    """Press Ctrl-C, as a terminal does for the whole group or as ``kill``; what it says."""
     below = family(process)
     (os.killpg if everybody else os.kill)(process.pid, how)
     output, errors = process.communicate(timeout=PATIENCE)
@@ -104,7 +104,7 @@ sys.exit(__main__.main(["tree"]))
 """
 
 
-@pytest.mark.parametrize("how", ["terminal", "kill -INT", "kill -KILL"])
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -KILL"])
 def test_workers_end_with_their_parent(how, tmp_path):
     code = TREE.format(path=[str(ROOT), str(ROOT / "tests")], folder=str(tmp_path))
     with running([sys.executable, "-c", code]) as process:
@@ -116,7 +116,7 @@ def test_workers_end_with_their_parent(how, tmp_path):
             process.wait()
             until(lambda: not alive(below), None, "orphans")
         else:
-            stopped(process, how == "terminal")
+            stopped(process)
     assert len(list(tmp_path.iterdir())) == 2  # nobody began another job
 
 
