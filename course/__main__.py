@@ -17,6 +17,8 @@ COMMANDS = {
     "experiment": ("course.experiments", "run the long version of a notebook's experiment"),
     "gan": ("course.train_gan", "train a GAN on small pictures of faces"),
     "evaluate": ("course.evaluate", "measure an encoder on people that it has never seen"),
+    "handout": ("course.teach.handout", "print the notebooks, for learners or with solutions"),
+    "slides": ("course.teach.slides", "make slides of a notebook, in one file that works offline"),
     "offline": ("course.teach.offline", "make a folder for a class without a network"),
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
