@@ -78,7 +78,7 @@ def _reachable(path):
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from course.train_detail import (
     JUDGED,
     PEOPLE,
     Trainer,
+    beyond,
     explained,
     judge,
     over,
@@ -182,7 +183,9 @@ def refine(model, trainer, shelf, features, adversarial):
         if features:
             loss = loss + features * feature_distance(network, drawn, photo)
         if adversarial:
-            loss = loss + adversarial * generator_loss(trainer.critic(drawn), "hinge")
+            plain = over(relief, canvas, 0 * maps, code.light, photo)[0]
+            verdict = trainer.critic(beyond(drawn, plain))
+            loss = loss + adversarial * generator_loss(verdict, "hinge")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
