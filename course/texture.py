@@ -21,6 +21,7 @@ LEAST, SURE = 0.004, 0.04  # a texel is seen from that weight on, if so much of 
 AROUND = 0.05  # of the picture: what counts as near a pixel
 BRIGHTEST = 1.6  # texel: above 1 where the model sees a shadow that the photo does not have
 MOST = 3.0  # times that a lamp is made stronger or weaker
+WHITE = 1.0  # how bright the bright parts of a face may be in the studio
 
 
 def texel_places(flame, resolution):
@@ -111,7 +112,8 @@ def trust(result, n, bare=True):
 @torch.no_grad()
 def exposed(light, result, colours, flame):
     """``light`` (1, 9, 3), stronger or weaker in each colour, so that a face with the texture
-    ``colours`` (3, R, R) has the mean colour that it has in the photographs of ``result``.
+    ``colours`` (3, R, R) has the mean colour that it has in the photographs of ``result``, or is
+    darker where its bright parts would be burnt out.
 
     A fit knows only the product of skin and lamp: in any other light its texture may look burnt,
     dark or tinted.
@@ -121,7 +123,9 @@ def exposed(light, result, colours, flame):
                                   light.expand(count, -1, -1)).image  # fmt: skip
     seen = result.mask * torch.cat([trust(result, n) for n in range(count)])
     wanted, found = ((seen * picture).sum((0, 2, 3)) for picture in (result.images, drawn))
-    return light * (wanted / found.clamp_min(1e-6)).clamp(1 / MOST, MOST)
+    gain = (wanted / found.clamp_min(1e-6)).clamp(1 / MOST, MOST)
+    brightest = (drawn.amax(1) * gain.amax())[seen[:, 0] > 0.5].quantile(0.95)
+    return light * gain * (WHITE / brightest).clamp_max(1)
 
 
 def _skin_texels(flame, corners, weights):
