@@ -191,8 +191,8 @@ class Trainer:
             gap = feature_distance(self.network, drawn, photo)
             loss, note["features"] = loss + features * gap, gap.item()
         if adversarial:
-            plain = over(self.model.relief, canvas, 0 * maps.detach(), codes.light[rows], photo)[0]
-            real, made = (beyond(picture, plain) for picture in (photo, drawn))
+            relief, light = self.model.relief, codes.light[rows]
+            real, made = beyond(relief, canvas, light, photo, photo, drawn)
             self.critic.requires_grad_(True)
             verdict = discriminator_loss(self.critic(real), self.critic(made.detach()), "hinge")
             self.critics.zero_grad(set_to_none=True)
@@ -234,11 +234,13 @@ class Trainer:
             getattr(self, name).load_state_dict(part)
 
 
-def beyond(picture, plain):
-    """What the discriminator judges: how a picture differs from the drawing without detail,
-    amplified, around grey. Skin is pale beside edges: with all of the picture before it, a
-    discriminator takes thousands of steps to look at anything else."""
-    return 0.5 + STRONGER * (picture - plain)
+def beyond(relief, canvas, light, photo, *pictures):
+    """What the discriminator judges: how each of the pictures differs from the drawing without
+    detail (see ``over``), amplified, around grey. Skin is pale beside edges: with all of the
+    picture before it, a discriminator takes thousands of steps to look at anything else."""
+    none = canvas.new_zeros(len(canvas), 4, RESOLUTION, RESOLUTION)
+    plain = over(relief, canvas, none, light, photo)[0]
+    return [0.5 + STRONGER * (picture - plain) for picture in pictures]
 
 
 def _own(model):

@@ -183,9 +183,8 @@ def refine(model, trainer, shelf, features, adversarial):
         if features:
             loss = loss + features * feature_distance(network, drawn, photo)
         if adversarial:
-            plain = over(relief, canvas, 0 * maps, code.light, photo)[0]
-            verdict = trainer.critic(beyond(drawn, plain))
-            loss = loss + adversarial * generator_loss(verdict, "hinge")
+            (made,) = beyond(relief, canvas, code.light, photo, drawn)
+            loss = loss + adversarial * generator_loss(trainer.critic(made), "hinge")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
