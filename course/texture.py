@@ -124,7 +124,7 @@ def exposed(light, result, colours, flame):
     seen = result.mask * torch.cat([trust(result, n) for n in range(count)])
     wanted, found = ((seen * picture).sum((0, 2, 3)) for picture in (result.images, drawn))
     gain = (wanted / found.clamp_min(1e-6)).clamp(1 / MOST, MOST)
-    brightest = (drawn.amax(1) * gain.amax())[seen[:, 0] > 0.5].quantile(0.95)
+    brightest = (drawn * gain[:, None, None]).amax(1)[seen[:, 0] > 0.5].quantile(0.95)
     return light * gain * (WHITE / brightest).clamp_max(1)
 
 
