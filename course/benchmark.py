@@ -280,7 +280,8 @@ def augmentation_cases(repeats, count=32, size=224):
     # in place, as training does: pages that are new to the process would be most of what is timed
     calls = [lambda k=kind: k(images, generator, out=images) for kind in kinds]
     calls.append(lambda: kinds[0](images, generator))
-    names = [*names, "GridMask, pictures kept"]
+    calls.append(lambda: kinds[0].mask(count, (size, size), generator))
+    names = [*names, "GridMask, pictures kept", "GridMask, masks alone"]
     times = timed(calls, repeats)
     return [{"name": f"{name}, {count} pictures of {size} px", "ms": ms}
             for name, ms in zip(names, times, strict=True)]  # fmt: skip
