@@ -7,6 +7,7 @@ Gaussians over the texture plane (*GMM skinning weights*), and where it sits is 
 plane too (*dynamic bone binding*); both may be fitted along with the bones' motion.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,8 @@ ALL = MOTION + BINDING + WEIGHTS
 SPREAD = {"scale": 0.12, "rotation": 0.1, "translation": 0.003, "anchor": 0.012, "mean": 0.012,
           "spread": 0.3, "amplitude": 0.5}  # fmt: skip
 ASYMMETRY = 0.4
-NEGLIGIBLE = -30.0  # logarithm of a Gaussian's share that does not count
+LOG2_E = math.log2(math.e)
+NEGLIGIBLE = -43.0  # logarithm, of base 2, of a Gaussian's share that does not count
 MAP_SIZE = 256  # texels a side of the map from the texture plane to the surface
 
 
@@ -222,9 +224,9 @@ class ASM(nn.Module):
 
     def _blend(self, polynomial, rows):
         """Weighted means (12, n + m) of the bones' numbers, rows (13, J·K) with ones below them."""
-        share = polynomial @ self.monomials
-        # numbers below float32's smallest make exp six times slower
-        share = share.sub_(share.detach().amax(0)).clamp_min(NEGLIGIBLE).exp_()
+        # 2^x is computed twice as fast as e^x, but slowly below float32's smallest numbers
+        share = (polynomial * LOG2_E) @ self.monomials
+        share = share.sub_(share.detach().amax(0)).clamp_min(NEGLIGIBLE).exp2_()
         blend = rows @ share
         return blend[:12] / blend[12:]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from course import asm_bones, asm_weights
-from course.asm import ALL, ASM, BINDING, MOTION
+from course.asm import ALL, ASM, BINDING, MOTION, AsmCode
 from course.asm_fit import AdaptiveHead, fit_landmarks, fit_scan, fit_vertices
 from course.facecode import FaceCode
 from course.flame import rodrigues
@@ -123,23 +123,29 @@ def test_at_rest_nothing_moves_wherever_bones_and_weights_are(flame, asm, code):
 
 def test_the_formula_bone_by_bone(flame, asm, code):
     """v′ = Σ_j w_j M_j B_j⁻¹ v with 4×4 matrices, one bone after another."""
+    single = asm(code)[1]
+    names = [field.name for field in dataclasses.fields(code)]
+    asm = ASM(flame).double()
+    code = AsmCode(**{name: getattr(code, name).double() for name in names})
     weights, pivots = asm.weights(code)[1], asm.pivots(code)[1]
     world, total = [], 0
-    points = torch.cat([flame.v_template, torch.ones(len(flame.v_template), 1)], 1)
+    ones = torch.ones(len(flame.v_template), 1)
+    points = torch.cat([flame.v_template, ones], 1).double()
     for bone, parent in enumerate(asm.parents):
 
         def at(p):
-            matrix = torch.eye(4)
+            matrix = torch.eye(4).to(points)
             matrix[:3, 3] = p
             return matrix
 
-        local = torch.eye(4)
+        local = torch.eye(4).to(points)
         local[:3, :3] = rodrigues(code.rotation[1, bone]) @ code.scale[1, bone].exp().diag()
         local[:3, 3] = code.translation[1, bone]
         way = pivots[bone] if parent < 0 else pivots[bone] - pivots[parent]
-        world.append((torch.eye(4) if parent < 0 else world[parent]) @ at(way) @ local)
+        world.append((torch.eye(4).to(points) if parent < 0 else world[parent]) @ at(way) @ local)
         total = total + weights[bone, :, None] * (points @ (world[-1] @ at(-pivots[bone])).T)
-    assert torch.allclose(asm(code)[1], total[:, :3], atol=2e-6)
+    assert torch.allclose(asm(code)[1], total[:, :3], atol=1e-9)
+    assert torch.allclose(single.double(), total[:, :3], atol=2e-5)
 
 
 def test_a_bone_carries_its_region_and_its_children(flame, asm):
