@@ -35,8 +35,11 @@ def apply(transform, points):
 
 def scan_to_mesh(points, vertices, faces):
     """Distance (n,) from scan points (n, 3) to the surface of a mesh, in the points' unit."""
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    return trimesh.proximity.closest_point(mesh, np.asarray(points))[1]
+    vertices = np.asarray(vertices, float)
+    # trimesh takes squares that differ by less than 1e-8 for equal: in metres, 0.1 mm
+    large = 1000 / np.ptp(vertices, 0).max()
+    mesh = trimesh.Trimesh(large * vertices, faces, process=False)
+    return trimesh.proximity.closest_point(mesh, large * np.asarray(points))[1] / large
 
 
 def identity_error(vertices, truth, flame, scale=True):

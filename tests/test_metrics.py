@@ -33,6 +33,14 @@ def test_scan_to_mesh_measures_to_the_surface():
     assert np.allclose(distance, [0.5, 1, 0], atol=1e-9)
 
 
+def test_scan_to_mesh_is_as_exact_in_metres_as_in_millimetres(flame):
+    head, other = (flame(shape=torch.full((1, 3), k))[0].numpy().astype(float) for k in (1.5, -1.5))
+    faces = flame.faces.numpy()
+    metres = metrics.scan_to_mesh(other[::40], head, faces)
+    millimetres = metrics.scan_to_mesh(1000 * other[::40], 1000 * head, faces)
+    assert np.allclose(1000 * metres, millimetres, atol=1e-7)
+
+
 def test_identity_error_ignores_place_and_size(flame):
     truth = flame.v_template.numpy()
     moved = 1.1 * truth @ Rotation.from_rotvec([0, 0.4, 0]).as_matrix().T + [0.1, 0, 0]
