@@ -73,7 +73,7 @@ def run(args):
     return 0
 
 
-def experiment(folder, seeds=SEEDS, steps=600, photos=8000, people=300, batch=32,
+def experiment(folder, seeds=SEEDS, steps=600, photos=6000, people=300, batch=32,
                settings=SETTINGS, conditions=tuple(CONDITIONS), workers=1, threads=1):  # fmt: skip
     """Rows of COLUMNS for all settings and seeds. Photographs and runs are kept in ``folder``."""
     if photos < batch or steps < 1 or people < 1 or batch < 4:
