@@ -229,3 +229,10 @@ def test_small_errors_pass_and_nan_equals_nan():
     a = np.array([1.0, np.nan, 1e6])
     assert checks.difference(a, a * (1 + 1e-7)) is None
     assert checks.difference(a, a * 1.01)
+
+
+def test_short_lists_of_numbers_are_shown():
+    """A learner can try the case that failed; long lists and other things are only named."""
+    assert checks._arguments(lambda a, b: a, ([3, 3], [2, 1])) == "a = [3, 3], b = [2, 1]"
+    assert checks._arguments(lambda a: a, ([1] * 10,)) == "a = a list of 10"
+    assert checks._arguments(lambda a: a, (["x"],)) == "a = a list of 1"

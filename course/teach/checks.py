@@ -120,7 +120,14 @@ def _arguments(function, case):
     needed = sum(p.default is p.empty for p in named)
     if not needed <= len(case) <= len(named):  # a case that ``run`` unpacks in its own way
         return describe(case)
-    return ", ".join(f"{p.name} = {describe(v)}" for p, v in zip(named, case, strict=False))
+    return ", ".join(f"{p.name} = {_argument(v)}" for p, v in zip(named, case, strict=False))
+
+
+def _argument(value):
+    """``describe``, and a short list of numbers as it is: the learner can try it."""
+    short = isinstance(value, list) and len(value) <= 9
+    plain = short and all(isinstance(v, (int, float)) for v in value)
+    return repr(value) if plain else describe(value)
 
 
 def difference(expected, got, tolerance=1e-5):

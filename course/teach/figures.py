@@ -63,11 +63,12 @@ def pictures(images, titles=(), alt="", columns=None, size=3.2):
     show(figure, alt or ", ".join(map(str, titles)), photographs=True)
 
 
-def curves(x, series, alt, xlabel="", ylabel="", title="", log="", size=(7, 4), marks=True):
+def curves(x, series, alt, xlabel="", ylabel="", title="", log="", size=(7, 4), marks=True,
+           legend="best"):  # fmt: skip
     """Curves with their spread: ``series`` maps a label to values (n,) or to runs (r, n).
 
     Of several runs the mean is drawn, and the range from the lowest to the highest as a band.
-    ``log`` is "", "x", "y" or "xy".
+    ``log`` is "", "x", "y" or "xy"; ``legend`` is matplotlib's place for it.
     """
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=size)
@@ -82,7 +83,7 @@ def curves(x, series, alt, xlabel="", ylabel="", title="", log="", size=(7, 4), 
             getattr(axis, f"set_{direction}scale")("log")
         axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if len(series) > 1:
-            axis.legend(frameon=False)
+            axis.legend(frameon=False, loc=legend)
     show(figure, alt)
 
 

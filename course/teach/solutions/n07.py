@@ -191,8 +191,8 @@ QUESTIONS = {
     "7.q1": {
         "answer": "c",
         "a": "No: it is between them, and no face is there.",
-        "b": "No: it is the most probable point of nothing; its density under the data is nearly "
-        "zero.",
+        "b": "No: squared error asks for the mean of all faces that are possible, and the mean is "
+        "not one of them: no face is that smooth.",
         "c": "Right: squared error is made small by the mean, and the mean of sharp faces is "
         "blurred. No amount of training changes what the loss asks for.",
     },
@@ -208,7 +208,8 @@ QUESTIONS = {
         "a": "No: it is at its lowest when the generator is worst.",
         "b": "Right: it compares two players that both move. A falling loss can mean a better "
         "discriminator or a worse generator.",
-        "c": "No: that is the value at the equilibrium, and also at a random start.",
+        "c": "No: at the equilibrium L_D is 2 log 2 = 1.386, and so it is at the start, where D "
+        "knows nothing.",
     },
     "7.q4": {
         "answer": "b",
