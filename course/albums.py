@@ -23,7 +23,7 @@ from course.workers import spread
 SIZE = 144  # side of an album's pictures, pixels
 SHARD = 240  # photographs
 POINTS = 192  # landmarks and other points of the face whose places are kept
-CROP, CROP_SCALE = 112, 1.6  # pixels a side of what an encoder sees, side over the landmarks' box
+CROP, CROP_SCALE = 128, 1.4  # pixels a side of what an encoder sees, side over the landmarks' box
 FIELDS = ("shape", "expression", "pose", "camera", "albedo", "light")
 # faces of about the same size in the middle: what is photographed is cropped around landmarks
 VARIETY = {"max_yaw": 60.0, "roll": 24.0, "zoom": (1.0, 1.1), "shift": 0.05}

@@ -5,7 +5,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from course.albums import CROP, CROP_SCALE, seen_in
+from course.albums import seen_in
 from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
 from course.fit import IMAGE_SIZE
@@ -60,7 +60,7 @@ def mean(codes):
 
 @torch.no_grad()
 def read_crops(model, images, flame, mirror=True):
-    """Codes of upright crops (N, 3, CROP, CROP) as seen there, and their confidences or None.
+    """Codes of upright crops (N, 3, S, S) as seen there, and their confidences or None.
 
     ``mirror`` averages over each crop and its mirror image, where a head can tell.
     Raises ValueError in training mode.
@@ -88,7 +88,8 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     """
     flame = model._head(flame)
     device = flame.v_template.device
-    own = [crop_around(p, CROP, CROP_SCALE, upright=True) for p in landmarks]
+    size, scale = model.config["crop"]
+    own = [crop_around(p, size, scale, upright=True) for p in landmarks]
     images = torch.stack([c.apply(p) for c, p in zip(own, photos, strict=True)]).to(device)
     code, trust = read_crops(model, images, flame, mirror)
     if crops is None:
@@ -99,7 +100,7 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     sides = {c.out for c in crops}
     if len(sides) != 1:
         raise ValueError("All crops must be of one size.")
-    return seen_in(code, np.stack(matrices)[:, :2], CROP, flame, out=sides.pop()), trust
+    return seen_in(code, np.stack(matrices)[:, :2], size, flame, out=sides.pop()), trust
 
 
 def first_guess(model, photos, detections, flame):

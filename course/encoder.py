@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from course.albums import CROP, CROP_SCALE
 from course.backbones import BACKBONES, FeatureExtractor
 from course.facecode import FaceCode, resolve_device
 from course.files import atomic_path
@@ -81,10 +82,12 @@ class FaceModel(nn.Module):
     flame       the head that the codes are for; without it there are codes, but no vertices
     backbone, normalize   see FeatureExtractor · hidden, joints, start  see ShapeReconstructor
     confidence  also learn how far each identity coefficient of a picture can be trusted
+    crop        pixels a side of the pictures, side over the landmarks' box: ``encode.read_faces``
     """
 
     def __init__(self, flame=None, backbone="resnet18", hidden=1024, joints=range(5),
-                 confidence=False, normalize=True, start=None, scales=SCALES):  # fmt: skip
+                 confidence=False, normalize=True, start=None, scales=SCALES,
+                 crop=(CROP, CROP_SCALE)):  # fmt: skip
         super().__init__()
         if flame is None and start is None:
             raise ValueError("FaceModel needs a head (flame) or a FaceCode to start from.")
@@ -92,7 +95,7 @@ class FaceModel(nn.Module):
         self.flame = [flame]  # in a list: the head's buffers are not this module's own
         self.config = {
             "backbone": backbone, "hidden": hidden, "joints": list(joints),
-            "confidence": bool(confidence), "normalize": bool(normalize),
+            "confidence": bool(confidence), "normalize": bool(normalize), "crop": list(crop),
             "sizes": {k: getattr(start, k).shape[1] for k in ("shape", "expression", "albedo")},
         }  # fmt: skip
         self.encoder = FeatureExtractor(backbone, normalize)

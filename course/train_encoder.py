@@ -255,7 +255,9 @@ class Trainer:
     def _new_model(self):
         args = self.args
         if args.begin:
-            return FaceModel.load(args.begin, self.flame, "cpu")
+            model = FaceModel.load(args.begin, self.flame, "cpu")
+            model.config["crop"] = [albums.CROP, albums.CROP_SCALE]
+            return model
         if self.album is None:
             raise ValueError("weak supervision on your own photographs alone needs --begin FILE")
         some = albums.crop_batch(

@@ -50,7 +50,7 @@ class Oracle(nn.Module):
     def __init__(self, flame, share=1.0):
         super().__init__()
         self.flame, self.share = [flame], share
-        self.config = {"confidence": False}
+        self.config = {"confidence": False, "crop": (albums.CROP, albums.CROP_SCALE)}
         self.asked = []  # (album, number, landmarks)
 
     def _head(self, flame=None):
@@ -162,14 +162,15 @@ def test_reading_with_the_mirror_is_symmetric(flame):
     assert torch.allclose(plain.shape, model(images).shape)
 
 
-def test_codes_go_to_any_crop(flame, album):
-    """What is read in the encoder's crop is put where another crop sees it."""
-    model = FaceModel(flame, "small", start=album.code[0]).eval()
+@pytest.mark.parametrize("own", [(albums.CROP, albums.CROP_SCALE), (96, 1.7)])
+def test_codes_go_to_any_crop(flame, album, own):
+    """What is read in the encoder's own crop is put where another crop sees it."""
+    model = FaceModel(flame, "small", start=album.code[0], crop=own).eval()
     image, points = album.image(0), album.landmarks[0]
     here, _ = read_faces(model, [image], [points], mirror=False)
     crop = crop_around(points, 224)
     there, _ = read_faces(model, [image], [points], crops=[crop], mirror=False)
-    own = crop_around(points, albums.CROP, albums.CROP_SCALE, True)
+    own = crop_around(points, *own, upright=True)
     places = []
     for code, cut in ((here, own), (there, crop)):
         vertices = flame(code.shape, code.expression, code.pose)

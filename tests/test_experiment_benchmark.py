@@ -47,6 +47,8 @@ def test_methods_and_their_rows(files, shelf):
     assert all(0 <= r["within_1"] <= r["within_2"] <= 100 for r in encoder)
     (pair,) = rows_of("encoder, 2 photos", shelf)
     assert pair["kind"] == "set"
+    three = rows_of(benchmark.ENSEMBLE, shelf, members=[str(WEIGHTS)] * 2)
+    assert [r["median"] for r in three] == pytest.approx([r["median"] for r in encoder], abs=1e-4)
     fitted = rows_of("landmarks only", shelf, each=1)
     assert [r["photo"] for r in fitted] == [0, 3, 6, 9]
 

@@ -8,7 +8,6 @@ everywhere. ``python -m course evaluate --benchmark`` runs it.
 """
 
 import time
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -121,18 +120,12 @@ def _read(photos, found, flame, encoder=None):
     return average_identity(code, trust).shape[:1]
 
 
-def _three_crops(photos, found, flame, encoder=None):
-    """The mean of what the encoder reads in a tight, the usual and a wide crop."""
-    shapes = []
-    for size in (0.92, 1.0, 1.08):
-        middle = [d.points.mean(0) for d in found]
-        marks = [m + size * (d.points - m) for m, d in zip(middle, found, strict=True)]
-        shaken = [replace(d, points=p) for d, p in zip(found, marks, strict=True)]
-        shapes.append(_read(photos, shaken, flame, encoder))
-    return torch.stack(shapes).mean(0)
+def _ensemble(photos, found, flame, encoder=None, members=()):
+    """The mean of what several encoders read."""
+    return torch.stack([_read(photos, found, flame, e) for e in (encoder, *members)]).mean(0)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _encoder(path):
     from course.encoder import FaceModel
 
@@ -146,13 +139,14 @@ def _adaptive():
     return AdaptiveHead(FLAME.load(device="cpu"))
 
 
+ENSEMBLE = "encoder, ensemble of 3"
 LANDMARKS_ONLY = {56: 0, 112: 0, 224: 0}
-QUICK = ("mean face", "encoder", "encoder, 3 crops", *(f"encoder, {n} photos" for n in SETS))
+QUICK = ("mean face", "encoder", *(f"encoder, {n} photos" for n in SETS))
 FITTED = ("landmarks only", "fit", "encoder + fit", "ASM fit")
 METHODS = {
     "mean face": _mean_face,
     "encoder": _read,
-    "encoder, 3 crops": _three_crops,
+    ENSEMBLE: _ensemble,
     "landmarks only": partial(_fit, steps=LANDMARKS_ONLY),
     "fit": _fit,
     "encoder + fit": _fit,
@@ -164,7 +158,7 @@ READS = {name for name in METHODS if name.startswith("encoder")}
 # ------------------------------------------------------------------ measuring
 
 
-def one(setting, seed, shelf, encoder, each=EACH):
+def one(setting, seed, shelf, encoder, each=EACH, members=()):
     """Rows of one method on one person: a row a photograph, or a row for a set of them.
 
     ``each`` is how many photographs of each kind are looked at; sets always choose from all.
@@ -176,11 +170,13 @@ def one(setting, seed, shelf, encoder, each=EACH):
     found = [Detection(*parts, "built-in", 1) for parts in zip(*seen, strict=True)]
     kinds = np.repeat(list(KINDS), EACH)
     groups = [[k] for k in range(len(images)) if k % EACH < each]
+    options = {"encoder": encoder} if method in READS else {}
+    if method == ENSEMBLE:
+        options["members"] = members
     if "photos" in method:
         order = np.random.default_rng([SEED, seed, 1]).permutation(len(images))
         groups = [order[: int(method.split()[1])].tolist()]
     true = flame(torch.from_numpy(files["shape"])[None])[0].numpy()
-    options = {"encoder": encoder} if method in READS else {}
     rows = []
     for group in groups:
         clock = time.perf_counter()
@@ -198,14 +194,21 @@ def one(setting, seed, shelf, encoder, each=EACH):
     return rows
 
 
-def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1):
-    """Rows of COLUMNS: the quick methods on all people, fits of one photograph a kind on some."""
+def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, members=()):
+    """Rows of COLUMNS: the quick methods on all people, fits of one photograph a kind on some.
+
+    ``members`` are two more encoders' files: with ``encoder`` an ensemble, which needs them.
+    """
     shelf = Path(folder) / "photographs"
     make(shelf, people, workers)
     options = {"shelf": str(shelf), "encoder": str(encoder)}
     engine = partial(run_grid, folder=folder, workers=workers, threads=threads)
     rows = engine(one, [{"method": m} for m in QUICK], range(people), options=options,
                   title="encoder")  # fmt: skip
+    if members:
+        rows += engine(one, [{"method": ENSEMBLE}], range(people),
+                       options=options | {"members": [str(m) for m in members]},
+                       title="ensemble")  # fmt: skip
     return rows + engine(one, [{"method": m} for m in FITTED], range(fits),
                          options=options | {"each": 1}, title="fits")  # fmt: skip
 
@@ -216,6 +219,8 @@ def add_arguments(parser):
     parser.add_argument("--weights", type=any_path, default=WEIGHTS, help="the encoder to judge")
     parser.add_argument("--fits", type=int, default=FITS,
                         help="people whose photographs are fitted, one of each kind")  # fmt: skip
+    parser.add_argument("--members", type=any_path, nargs=2, default=(), metavar="FILE",
+                        help="two more encoders: with --weights, an ensemble of three")  # fmt: skip
     parser.set_defaults(seeds=PEOPLE)
 
 
@@ -224,14 +229,14 @@ def run(args):
     if not 0 <= args.fits <= args.seeds:
         raise ValueError("--fits is a number of people, at most --seeds.")
     report(args.weights, args.seeds, args.fits, args.workers, args.threads, args.folder,
-           args.output)  # fmt: skip
+           args.output, args.members)  # fmt: skip
     return 0
 
 
 def report(encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, folder=RUNS / "benchmark",
-           output=RESULTS / "benchmark.csv"):  # fmt: skip
+           output=RESULTS / "benchmark.csv", members=()):  # fmt: skip
     """Measure, print the table, write the CSV."""
-    rows = measure(folder, encoder, people, fits, workers, threads)
+    rows = measure(folder, encoder, people, fits, workers, threads, members)
     print("\n".join(table(rows)))
     write(output, rows, COLUMNS | COMMON)
 
