@@ -20,27 +20,30 @@ from tqdm import tqdm
 
 from course import network
 from course.files import atomic_path, quiet
+from course.workers import spread
 
 SOURCES = ("lfw_subset", "olivetti", "lfw", "synthetic")
 ONLINE = ("olivetti", "lfw")
 REAL_FACES = 100  # of lfw_subset; what follows are pictures without a face
 FIGSHARE = "https://ndownloader.figshare.com"  # where scikit-learn keeps its data sets
+CHUNK = 250  # synthetic photographs that a process makes at a time
 LUMA = (0.299, 0.587, 0.114)  # grey of red, green, blue
 
 
-def load(source="lfw_subset", size=28, channels=1, count=None, seed=0, folder=None):
+def load(source="lfw_subset", size=28, channels=1, count=None, seed=0, folder=None,
+         workers=1):  # fmt: skip
     """Faces (n, channels, size, size) in 0…1; ``count`` keeps the first so many.
 
     ``seed`` is the synthetic people's, of whom there are 2,000 where ``count`` does not say;
-    ``folder`` keeps them, so that they are made once. Raises ValueError for an unknown source, and
-    where one cannot be fetched.
+    ``folder`` keeps them, so that they are made once, by so many ``workers`` side by side. Raises
+    ValueError for an unknown source, and where one cannot be fetched.
     """
     if source not in SOURCES:
         raise ValueError(f"There are no faces {source!r}; there are {', '.join(SOURCES)}.")
     if channels not in (1, 3):
         raise ValueError(f"Pictures have 1 channel (grey) or 3, not {channels}.")
     if source == "synthetic":
-        images = _kept(folder, count or 2000, max(size, 32), seed)
+        images = _kept(folder, count or 2000, max(size, 32), seed, workers)
     elif source == "lfw_subset":
         images = torch.from_numpy(skimage.data.lfw_subset()[:REAL_FACES]).float()[:, None]
     else:
@@ -52,8 +55,22 @@ def load(source="lfw_subset", size=28, channels=1, count=None, seed=0, folder=No
     return images.clamp(0, 1)
 
 
-def synthetic(count, size=32, seed=0):
-    """Faces (count, 3, size, size) of the course's people, upright, nothing before them."""
+def synthetic(count, size=32, seed=0, workers=1):
+    """Faces (count, 3, size, size) of the course's people, upright, nothing before them.
+
+    The same from any number of ``workers``, processes that make them side by side.
+    """
+    images = np.empty((count, size, size, 3), np.uint8)
+    jobs = [(k, min(k + CHUNK, count), size, seed) for k in range(0, count, CHUNK)]
+    with tqdm(total=count, desc="photographs", disable=quiet()) as bar:
+        for first, made in spread(_photographs, jobs, workers):
+            images[first : first + len(made)] = made
+            bar.update(len(made))
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
+def _photographs(first, end, size, seed):
+    """``first``, and the faces from that number to before ``end``, (n, size, size, 3) uint8."""
     from course.faces import Photographer, Variety
     from course.faces_camera import background_bank
     from course.photo import crop_around
@@ -62,23 +79,23 @@ def synthetic(count, size=32, seed=0):
                       zoom=(1.0, 1.1), shift=0.05,
                       hair=("none", "painted", "short", "long", "big"))  # fmt: skip
     shoot = Photographer(None, variety, background_bank(60), size=max(64, 3 * size // 2))
-    images = np.empty((count, size, size, 3), np.uint8)
-    for k in tqdm(range(count), desc="photographs", disable=quiet()):
-        photo = shoot(np.random.default_rng([seed, k]))
+    images = np.empty((end - first, size, size, 3), np.uint8)
+    for image, number in zip(images, range(first, end), strict=True):
+        photo = shoot(np.random.default_rng([seed, number]))
         crop = crop_around(photo.landmarks, 2 * size, 1.1, upright=True).apply(photo.image)
         fine = crop.permute(1, 2, 0).numpy()
         small = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
-        images[k] = (255 * small).round().clip(0, 255)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        image[:] = (255 * small).round().clip(0, 255)
+    return first, images
 
 
-def _kept(folder, count, size, seed):
+def _kept(folder, count, size, seed, workers):
     """Synthetic faces from ``folder``, made where they are not there."""
     if folder is None:
-        return synthetic(count, size, seed)
+        return synthetic(count, size, seed, workers)
     path = Path(folder) / f"synthetic-{count}-{size}-{seed}.npz"
     if not path.is_file():
-        images = synthetic(count, size, seed)
+        images = synthetic(count, size, seed, workers)
         with atomic_path(path) as temporary:
             np.savez(temporary, images=(255 * images).round().byte().numpy())
     with np.load(path) as file:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from course import gan, real_faces
@@ -36,13 +37,13 @@ def add_arguments(parser):
         ("lr", float, 2e-4, "Adam's rate, of both players"),
         ("b1", float, 0.5, "Adam's β₁"),
         ("b2", float, 0.999, "Adam's β₂"),
-        ("n_cpu", int, 2, "threads"),
+        ("n_cpu", int, 2, "threads, and processes that make photographs"),
         ("latent_dim", int, 100, "numbers in the generator's noise"),
         ("img_size", int, 28, "pixels a side"),
         ("channels", int, 1, "1 for grey, 3 for colour"),
         ("sample_interval", int, 500, "steps from one sheet of faces to the next"),
         ("per_epoch", int, 6400, "augmented pictures in an epoch"),
-        ("width", int, 32, "channels of dcgan's largest map"),
+        ("width", int, 32, "channels of dcgan's largest maps"),
         ("r1", float, 0.0, "weight γ of the R1 penalty"),
         ("ema", float, 0.0, "decay of the generator's average; 0: none"),
         ("warm_up", int, 0, "steps before the game, see Game.warm_up"),
@@ -57,6 +58,8 @@ def add_arguments(parser):
     parser.add_argument("--save", type=any_path, default=Path("save/gan"), help="folder of weights")
     parser.add_argument("--data", choices=real_faces.SOURCES, default="lfw_subset")
     parser.add_argument("--count", type=int, help="pictures to train on; all, where not given")
+    parser.add_argument("--judge_width", type=int,
+                        help="the same of its discriminator's; if not given: --width")  # fmt: skip
     parser.add_argument("--network", choices=NETWORKS, default="mlp")
     parser.add_argument("--loss", choices=gan.KINDS, default="non-saturating")
     parser.add_argument("--norm", choices=("batch", "spectral", "none"),
@@ -67,18 +70,20 @@ def add_arguments(parser):
 def run(args):
     """Train, and say where everything lies."""
     least = {"n_epochs": 1, "batch_size": 2, "n_cpu": 1, "latent_dim": 1, "sample_interval": 1,
-             "per_epoch": args.batch_size, "width": 1, "warm_up": 0}  # fmt: skip
+             "per_epoch": args.batch_size, "width": 1, "judge_width": 1, "warm_up": 0}  # fmt: skip
     for name, low in least.items():
-        if getattr(args, name) < low:
+        if getattr(args, name) is not None and getattr(args, name) < low:
             raise ValueError(f"--{name} is at least {low}, not {getattr(args, name)}.")
     threads = torch.get_num_threads()
     torch.set_num_threads(args.n_cpu)
     try:
         game = new_game(args)  # before anything is fetched: bad sizes are told at once
         faces = real_faces.load(
-            args.data, args.img_size, args.channels, args.count, folder=args.save
-        )
+            args.data, args.img_size, args.channels, args.count, folder=args.save,
+            workers=args.n_cpu,
+        )  # fmt: skip
         train(game, faces, args)
+        settle(game.best, args.latent_dim, args.seed)
     finally:
         torch.set_num_threads(threads)
     save_generator(args.save / "generator.pt", game.best, args)
@@ -175,11 +180,13 @@ def new_game(args):
     torch.manual_seed(args.seed)
     device = resolve_device(args.device)
     build, judge = NETWORKS[args.network]
-    wide = {"width": args.width} if args.network == "dcgan" else {}
-    generator = build(args.latent_dim, args.img_size, args.channels, **wide).to(device)
+    widths = {}, {}
+    if args.network == "dcgan":
+        widths = {"width": args.width}, {"width": args.judge_width or args.width}
+    generator = build(args.latent_dim, args.img_size, args.channels, **widths[0]).to(device)
     usual = "batch" if args.network == "dcgan" else "none"
     norm = {"none": None}.get(args.norm or usual, args.norm or usual)
-    discriminator = judge(args.img_size, args.channels, norm=norm, **wide).to(device)
+    discriminator = judge(args.img_size, args.channels, norm=norm, **widths[1]).to(device)
     return Game(generator, discriminator, args.loss, args.lr, (args.b1, args.b2), args.r1, args.ema,
                 args.anchor)  # fmt: skip
 
@@ -243,6 +250,15 @@ def train(game, faces, args):
                 log.append([step, *(round(v, 5) for v in found.values())])
                 bar.set_postfix({k: f"{v:.2f}" for k, v in found.items()})
                 keep()
+
+
+def settle(generator, latent, seed=0):
+    """Measure the means and variances of a generator's batch norm anew, over 3,200 noises.
+
+    An average of weights has other activations than the weights had (Izmailov et al. 2018).
+    """
+    z = torch.randn(3200, latent, generator=torch.Generator().manual_seed(seed + 2))
+    update_bn(z.split(64), generator, next(generator.parameters()).device)
 
 
 def sheet(images, columns):

@@ -89,6 +89,14 @@ def test_stopped_and_gone_on_is_the_same_as_in_one_go(tmp_path, monkeypatch):
         assert torch.equal(tensor, states[1][name]), name
 
 
+def test_the_discriminator_may_be_wider():
+    """And is as wide as the generator where nothing is said."""
+    for given, wanted in (((), 4), (("--judge_width", "6"), 6)):
+        game = train_gan.new_game(flags("--network", "dcgan", "--width", "4", *given))
+        assert game.generator.widths[-1] == 4
+        assert game.discriminator.layers[0].out_channels == wanted
+
+
 def test_more_epochs_go_on_other_flags_do_not(tmp_path, capsys):
     assert main(small(tmp_path, *OPTIONS)) == 0
     assert main(small(tmp_path, *OPTIONS, "--n_epochs", "4")) == 0
@@ -127,6 +135,18 @@ def test_warmed_up_it_draws_each_face_from_its_components():
         train_gan.components(faces, 41)
 
 
+def test_settled_its_batch_norm_knows_its_own_activations():
+    torch.manual_seed(0)
+    generator = gan.DCGenerator(6, 8, 1, 4).eval()
+    seen, norm = [], generator.layers[0]
+    train_gan.settle(generator, 6)
+    assert not generator.training
+    norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    generator(torch.randn(2000, 6))
+    assert torch.allclose(norm.running_var, seen[0].var((0, 2, 3)), rtol=0.15)
+    assert torch.allclose(norm.running_mean, seen[0].mean((0, 2, 3)), atol=0.01)
+
+
 def test_the_discriminator_learns_to_tell(tmp_path):
     """Against a generator that stands still, real goes up and made goes down."""
     torch.manual_seed(0)
@@ -141,6 +161,7 @@ def test_the_discriminator_learns_to_tell(tmp_path):
 @pytest.mark.parametrize(("given", "words"), [
     (("--batch_size", "1"), "--batch_size is at least 2"),
     (("--per_epoch", "4"), "--per_epoch is at least 8"),
+    (("--judge_width", "0"), "--judge_width is at least 1"),
     (("--network", "dcgan", "--img_size", "30"), "4 to 7 pixels"),
     (("--channels", "2"), "1 channel"),
     (("--ema", "1.5"), "decay"),
@@ -182,6 +203,12 @@ def test_synthetic_faces_are_reproducible_differ_and_are_kept(tmp_path, monkeypa
     monkeypatch.delattr(real_faces, "synthetic")
     assert torch.equal(images, real_faces.load("synthetic", 32, 3, 2, seed=5, folder=tmp_path))
     assert (images[0] - images[1]).abs().mean() > 0.02
+
+
+def test_synthetic_faces_are_the_same_from_any_number_of_processes(monkeypatch):
+    alone = real_faces.synthetic(3, 32, seed=5)
+    monkeypatch.setattr(real_faces, "CHUNK", 2)
+    assert torch.equal(alone, real_faces.synthetic(3, 32, seed=5, workers=2))
 
 
 def test_without_scikit_learn_or_network_it_says_so(monkeypatch):
