@@ -387,7 +387,7 @@ class Trainer:
         a = self.args
         return {"steps": a.steps, "batch": a.batch, "backbone": self.model.config["backbone"],
                 "supervision": a.supervision, "seed": a.seed, "photos": a.photos,
-                "portraits": a.portraits}  # fmt: skip
+                "portraits": a.portraits, "crop": list(self.model.config["crop"])}  # fmt: skip
 
     def save(self):
         """The checkpoint and the curves, each whole or not at all; by one process."""

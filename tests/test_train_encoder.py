@@ -177,7 +177,7 @@ def test_points_begin_where_the_landmark_network_sees_them(flame, made):
         found = model.votes.where(model(batch.images))
     gap = (found - batch.points)[..., :2].norm(dim=-1)
     usual = (batch.points.mean(0) - batch.points)[..., :2].norm(dim=-1)
-    assert gap[:, :68].median() < 0.5 * usual[:, :68].median()
+    assert gap[:, :68].median() < 0.6 * usual[:, :68].median()
     assert gap.median() < usual.median()
 
 
