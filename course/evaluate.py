@@ -49,6 +49,8 @@ def add_arguments(parser):
     parser.add_argument("--benchmark", action="store_true",
                         help="run the course's benchmark instead, after NoW: many methods on 100 "
                         "people (python -m course experiment benchmark)")  # fmt: skip
+    parser.add_argument("--members", type=any_path, nargs=2, default=(), metavar="FILE",
+                        help="for the benchmark's ensemble: two more encoders")  # fmt: skip
     parser.add_argument("--device", default=None)
     parser.add_argument("--json", type=any_path, metavar="FILE", help="write the figures there too")
 
@@ -61,7 +63,8 @@ def run(args):
         from course.experiments import benchmark
 
         people = min(args.people, benchmark.PEOPLE)
-        benchmark.report(args.weights, people, min(people, benchmark.FITS), args.workers)
+        benchmark.report(args.weights, people, min(people, benchmark.FITS), args.workers,
+                         members=args.members)  # fmt: skip
         return 0
     device = resolve_device(args.device)
     flame = FLAME.load(device=device)
