@@ -4,12 +4,21 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from course.albums import seen_in
 from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
 from course.fit import IMAGE_SIZE
 from course.photo import crop_around
+from course.render import Renderer
+from course.texture import texel_places
+
+# standard deviations of what a reading leaves open, in logarithms: an albedo coefficient, the
+# lamp's strength, its tint (tried on other synthetic people than those that ``evaluate`` judges by)
+SKIN, LAMP, TINT = 0.5, 0.3, 0.1
+LOOK = 64  # pixels a side of the pictures whose colours are compared
+DARKEST = 0.02  # below that a pixel's logarithm is noise
 
 
 @lru_cache(maxsize=2)
@@ -79,9 +88,47 @@ def read_crops(model, images, flame, mirror=True):
     return mean(found), whole
 
 
+@lru_cache(maxsize=2)
+def _skin(flame):
+    """Which triangles (F,) are skin of the face; how its mean log colour follows the albedo code,
+    (3, T)."""
+    skin = flame.masks["face"][flame.faces].all(1)
+    dirs = flame.albedo_dirs
+    if not len(dirs):
+        return skin, flame.v_template.new_zeros(3, 0)
+    face, _ = texel_places(flame, dirs.shape[-1])
+    shown = (face >= 0) & skin[face.clamp_min(0)]
+    return skin, dirs[..., shown].mean(-1).T
+
+
+@torch.no_grad()
+def match_colours(code, images, flame):
+    """The codes (N) with other albedo and light: drawn, they have the colours of ``images``.
+
+    images (N, 3, S, S) are what the codes were read from. By how much is each colour's logarithm
+    off, g (3,), the median over the face? Skin and lamp share it as their spreads allow: with
+    g = D δa + δl, δa ~ N(0, SKIN²) and δl ~ N(0, Λ), Λ = LAMP² + TINT² on the diagonal and LAMP²
+    beside it, the means of δa and δl given g are SKIN² Dᵀ x and Λ x with
+    x = (SKIN² D Dᵀ + Λ)⁻¹ g.
+    """
+    skin, dirs = _skin(flame)
+    drawn = Renderer(flame, LOOK).render(code)
+    seen = F.interpolate(images, (LOOK, LOOK), mode="area")
+    face = drawn.pix_to_face
+    face = (face >= 0) & skin[face.clamp_min(0) % len(skin)]
+    off = seen.clamp_min(DARKEST).log() - drawn.image.clamp_min(DARKEST).log()
+    off = torch.stack([part[:, mask].median(1).values if mask.any() else part.new_zeros(3)
+                       for part, mask in zip(off, face, strict=True)])  # fmt: skip
+    lamp = LAMP**2 + TINT**2 * torch.eye(3).to(off)
+    share = torch.linalg.solve(SKIN**2 * dirs @ dirs.T + lamp, off.T).T
+    return code.replace(albedo=code.albedo + SKIN**2 * share @ dirs,
+                        light=code.light * (share @ lamp).exp().unsqueeze(1))  # fmt: skip
+
+
 def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     """Codes (N) of the faces with ``landmarks`` (68, 2) in ``photos`` (H, W, 3) uint8, and trust.
 
+    Their colours are matched to the photographs'.
     The codes are as seen in ``crops`` (a ``photo.Crop`` each; None: the upright crops that the
     encoder itself looked at). With ``fit.fit``, give the crops that it makes. Trust is what
     ``average_identity`` takes, or None.
@@ -92,6 +139,7 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     own = [crop_around(p, size, scale, upright=True) for p in landmarks]
     images = torch.stack([c.apply(p) for c, p in zip(own, photos, strict=True)]).to(device)
     code, trust = read_crops(model, images, flame, mirror)
+    code = match_colours(code, images, flame)
     if crops is None:
         return code, trust
     bottom = [0, 0, 1]

@@ -10,12 +10,20 @@ from torch import nn
 from course import albums, evaluate
 from course.__main__ import main
 from course.camera import project
-from course.encode import mirror_rows, mirrored, parity, read_crops, read_faces
+from course.encode import (
+    match_colours,
+    mirror_rows,
+    mirrored,
+    parity,
+    read_crops,
+    read_faces,
+)
 from course.encoder import FaceModel
 from course.facecode import FaceCode
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
 from course.photo import crop_around
+from course.render import Renderer
 
 PEOPLE = 2
 
@@ -178,3 +186,22 @@ def test_codes_go_to_any_crop(flame, album, own):
         marks = project(flame.landmarks(vertices, code.pose), code.camera, cut.out)[0, 17:, :2]
         places.append(cut.to_photo(marks.numpy()))
     assert np.abs(places[0] - places[1]).max() < 0.02
+
+
+def test_skin_and_lamp_share_the_colour_that_a_reading_leaves_open(flame):
+    code = FaceCode.random(flame, 3, torch.Generator().manual_seed(1))
+    drawn = Renderer(flame, 128).render(code).image
+    same = match_colours(code, drawn, flame)
+    assert torch.allclose(same.albedo, code.albedo, atol=0.05)
+    assert torch.allclose(same.light, code.light, rtol=0.02)
+    gain = torch.tensor([1.2, 1.3, 1.4])
+    found = match_colours(code, drawn * gain.view(3, 1, 1), flame)
+    assert torch.equal(found.shape, code.shape)
+    lighter = flame.albedo(found.albedo) / flame.albedo(code.albedo)
+    stronger = (found.light / code.light)[:, 0]
+    assert (lighter.mean((2, 3)) > 1.02).all()
+    assert (stronger > 1.02).all()
+    face = drawn.amax(1) > 0.1
+    again = Renderer(flame, 128).render(found).image
+    ratio = torch.stack([(again[n] / drawn[n])[:, face[n]].median(1).values for n in range(3)])
+    assert torch.allclose(ratio, gain.expand(3, -1), rtol=0.1)
