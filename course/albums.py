@@ -112,12 +112,12 @@ def seen_light(flame, code, images, size=48, rounds=3, outlier=0.12):
     Real lamps and shadows are no spherical harmonics: this is the nearest that our renderer can
     say. images (N, S, S, 3) uint8.
     """
-    from course.fit import _VertexAlbedo
+    from course.fit import VertexAlbedo
     from course.render import Renderer, spherical_harmonics
 
     small = np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_AREA) for p in images])
     vertices = flame(code.shape, code.expression, code.pose)
-    colours = _VertexAlbedo(flame)(code.albedo)
+    colours = VertexAlbedo(flame)(code.albedo)
     drawn = Renderer(flame, size)(vertices, code.camera, colours, FaceCode.zeros(flame).light)
     skin = flame.masks["skin"][flame.faces].all(1)
     mask = skin[drawn.pix_to_face % len(skin)] & (drawn.pix_to_face >= 0)

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from course.albums import seen_in
 from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
-from course.fit import IMAGE_SIZE
+from course.fit import IMAGE_SIZE, VertexAlbedo
 from course.photo import crop_around
 from course.render import Renderer
-from course.texture import texel_places
 
 # standard deviations of what a reading leaves open, in logarithms: an albedo coefficient, the
 # lamp's strength, its tint (tried on other synthetic people than those that ``evaluate`` judges by)
 SKIN, LAMP, TINT = 0.5, 0.3, 0.1
+PART = 32  # pictures at once: their features need much memory
 LOOK = 64  # pixels a side of the pictures whose colours are compared
 DARKEST = 0.02  # below that a pixel's logarithm is noise
 
@@ -79,7 +79,7 @@ def read_crops(model, images, flame, mirror=True):
     found, trust = [], []
     both = mirror and flame.expression_names and parity(flame) is not None
     for view in (images, images.flip(-1)) if both else (images,):
-        features = model.features(view)
+        features = torch.cat([model.features(part) for part in view.split(PART)])
         code = model.reconstructor(features)
         found.append(mirrored(code, flame) if found else code)
         if model.config["confidence"]:
@@ -91,14 +91,12 @@ def read_crops(model, images, flame, mirror=True):
 @lru_cache(maxsize=2)
 def _skin(flame):
     """Which triangles (F,) are skin of the face; how its mean log colour follows the albedo code,
-    (3, T)."""
+    (3, T); and what makes vertex colours of codes."""
     skin = flame.masks["face"][flame.faces].all(1)
-    dirs = flame.albedo_dirs
-    if not len(dirs):
-        return skin, flame.v_template.new_zeros(3, 0)
-    face, _ = texel_places(flame, dirs.shape[-1])
-    shown = (face >= 0) & skin[face.clamp_min(0)]
-    return skin, dirs[..., shown].mean(-1).T
+    albedo = VertexAlbedo(flame)
+    if not flame.n_albedo:
+        return skin, flame.v_template.new_zeros(3, 0), albedo
+    return skin, albedo.dirs[:, flame.masks["face"]].mean(1).T, albedo
 
 
 @torch.no_grad()
@@ -111,8 +109,10 @@ def match_colours(code, images, flame):
     beside it, the means of δa and δl given g are SKIN² Dᵀ x and Λ x with
     x = (SKIN² D Dᵀ + Λ)⁻¹ g.
     """
-    skin, dirs = _skin(flame)
-    drawn = Renderer(flame, LOOK).render(code)
+    skin, dirs, albedo = _skin(flame)
+    vertices = flame(code.shape, code.expression, code.pose)
+    colours = albedo(code.albedo).expand(len(vertices), -1, -1)
+    drawn = Renderer(flame, LOOK)(vertices, code.camera, colours, code.light)
     seen = F.interpolate(images, (LOOK, LOOK), mode="area")
     face = drawn.pix_to_face
     face = (face >= 0) & skin[face.clamp_min(0) % len(skin)]

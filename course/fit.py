@@ -155,7 +155,7 @@ class Fitter:
             if known:
                 self.strength[name] = START_TRUST * trust[name].mean(0, keepdim=True)
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
-        self.vertex_albedo = _VertexAlbedo(flame)
+        self.vertex_albedo = VertexAlbedo(flame)
         self.compared = compared_faces(flame)
 
     @torch.no_grad()
@@ -358,7 +358,7 @@ def _step(optimizer, loss):
     optimizer.step()
 
 
-class _VertexAlbedo:
+class VertexAlbedo:
     """Albedo at the vertices: (1, V, 3) from codes, much cheaper than whole textures."""
 
     def __init__(self, flame):

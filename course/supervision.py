@@ -79,12 +79,12 @@ class WeakSupervision(nn.Module):
 
     def __init__(self, flame, weights=None, size=56, network=None, backend="auto"):
         super().__init__()
-        from course.fit import _VertexAlbedo, compared_faces
+        from course.fit import VertexAlbedo, compared_faces
         from course.render import Renderer
 
         self.flame, self.weights = [flame], WEAK | (weights or {})
         self.size, self.network = size, network
-        self.renderer, self.albedo = Renderer(flame, size, backend), _VertexAlbedo(flame)
+        self.renderer, self.albedo = Renderer(flame, size, backend), VertexAlbedo(flame)
         self.colour = losses.SkinColour(flame)
         self.register_buffer("compared", compared_faces(flame), persistent=False)
         self.skin = flame.masks["skin"]

@@ -24,7 +24,7 @@ from course import experiments
 from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode, resolve_device
 from course.files import atomic_path
-from course.fit import _VertexAlbedo
+from course.fit import VertexAlbedo
 from course.flame import FLAME
 from course.losses import SurfaceMetric
 from course.optim import OPTIMIZERS
@@ -132,7 +132,7 @@ def people(count, seed):
 def draw(code, size, wall=(0.55, 0.6, 0.66)):
     """Pictures (N, 3, size, size) uint8 of N faces."""
     flame, made = FLAME.load(device="cpu"), []
-    canvas, skin = Renderer(flame, size), _VertexAlbedo(flame)
+    canvas, skin = Renderer(flame, size), VertexAlbedo(flame)
     for k in range(0, len(code), 16):
         c = code[k : k + 16]
         heads = flame(c.shape, c.expression, c.pose)
