@@ -136,8 +136,7 @@ class Stage:
         return halved(image * share + backdrop * (1 - share)), halved(clay)
 
     def _inside(self, drawn):
-        triangle = drawn.pix_to_face[0]
-        return self.inside[triangle % len(self.inside)] & (triangle >= 0)
+        return drawn.shows(self.inside)[0]
 
     def _soft(self, mask):
         """Of a mask (H, W), weights (1, 1, H, W): 0 at its border, 1 well inside."""

@@ -120,8 +120,7 @@ def seen_light(flame, code, images, size=48, rounds=3, outlier=0.12):
     colours = VertexAlbedo(flame)(code.albedo)
     drawn = Renderer(flame, size)(vertices, code.camera, colours, FaceCode.zeros(flame).light)
     skin = flame.masks["skin"][flame.faces].all(1)
-    mask = skin[drawn.pix_to_face % len(skin)] & (drawn.pix_to_face >= 0)
-    mask = mask.unsqueeze(-1).float()
+    mask = drawn.shows(skin).unsqueeze(-1).float()
     basis = spherical_harmonics(drawn.normal.permute(0, 2, 3, 1))
     rows = basis.unsqueeze(-1) * drawn.albedo.permute(0, 2, 3, 1).unsqueeze(-2)  # (N, H, W, 9, 3)
     rows, mask = rows.flatten(1, 2).permute(0, 3, 1, 2), mask.flatten(1, 2)[:, None]

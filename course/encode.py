@@ -89,14 +89,15 @@ def read_crops(model, images, flame, mirror=True):
 
 
 @lru_cache(maxsize=2)
-def _skin(flame):
+def _look(flame):
     """Which triangles (F,) are skin of the face; how its mean log colour follows the albedo code,
-    (3, T); and what makes vertex colours of codes."""
+    (3, T); and what makes vertex colours of codes, and pictures of those."""
     skin = flame.masks["face"][flame.faces].all(1)
     albedo = VertexAlbedo(flame)
-    if not flame.n_albedo:
-        return skin, flame.v_template.new_zeros(3, 0), albedo
-    return skin, albedo.dirs[:, flame.masks["face"]].mean(1).T, albedo
+    dirs = flame.v_template.new_zeros(3, 0)
+    if flame.n_albedo:
+        dirs = albedo.dirs[:, flame.masks["face"]].mean(1).T
+    return skin, dirs, albedo, Renderer(flame, LOOK)
 
 
 @torch.no_grad()
@@ -109,16 +110,14 @@ def match_colours(code, images, flame):
     beside it, the means of δa and δl given g are SKIN² Dᵀ x and Λ x with
     x = (SKIN² D Dᵀ + Λ)⁻¹ g.
     """
-    skin, dirs, albedo = _skin(flame)
+    skin, dirs, albedo, renderer = _look(flame)
     vertices = flame(code.shape, code.expression, code.pose)
     colours = albedo(code.albedo).expand(len(vertices), -1, -1)
-    drawn = Renderer(flame, LOOK)(vertices, code.camera, colours, code.light)
+    drawn = renderer(vertices, code.camera, colours, code.light)
     seen = F.interpolate(images, (LOOK, LOOK), mode="area")
-    face = drawn.pix_to_face
-    face = (face >= 0) & skin[face.clamp_min(0) % len(skin)]
     off = seen.clamp_min(DARKEST).log() - drawn.image.clamp_min(DARKEST).log()
     off = torch.stack([part[:, mask].median(1).values if mask.any() else part.new_zeros(3)
-                       for part, mask in zip(off, face, strict=True)])  # fmt: skip
+                       for part, mask in zip(off, drawn.shows(skin), strict=True)])  # fmt: skip
     lamp = LAMP**2 + TINT**2 * torch.eye(3).to(off)
     share = torch.linalg.solve(SKIN**2 * dirs @ dirs.T + lamp, off.T).T
     return code.replace(albedo=code.albedo + SKIN**2 * share @ dirs,
@@ -128,10 +127,10 @@ def match_colours(code, images, flame):
 def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     """Codes (N) of the faces with ``landmarks`` (68, 2) in ``photos`` (H, W, 3) uint8, and trust.
 
-    Their colours are matched to the photographs'.
-    The codes are as seen in ``crops`` (a ``photo.Crop`` each; None: the upright crops that the
-    encoder itself looked at). With ``fit.fit``, give the crops that it makes. Trust is what
-    ``average_identity`` takes, or None.
+    Their colours are matched to the photographs', see ``match_colours``. The codes are as seen in
+    ``crops`` (a ``photo.Crop`` each; None: the upright crops that the encoder itself looked at).
+    With ``fit.fit``, give the crops that it makes. Trust is what ``average_identity`` takes, or
+    None.
     """
     flame = model._head(flame)
     device = flame.v_template.device

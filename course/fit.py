@@ -292,8 +292,7 @@ class Fitter:
 
     def _mask(self, drawn):
         """(N, 1, H, W) pixels of skin, lips and eyes, where the model should explain the photo."""
-        face = drawn.pix_to_face
-        return (self.compared[face % len(self.compared)] & (face >= 0)).unsqueeze(1).float()
+        return drawn.shows(self.compared).unsqueeze(1).float()
 
     def _first_tone(self):
         """Explain a bright face by skin rather than by lamps: only their product is seen.

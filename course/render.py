@@ -147,6 +147,10 @@ class Rendering:
         out = planes.new_zeros(n * h * w, len(planes)).index_copy(0, self.hit, planes.T)
         return out.view(n, h, w, -1).permute(0, 3, 1, 2)
 
+    def shows(self, triangles):
+        """Pixels (N, H, W) where one of the marked triangles (F,) is seen."""
+        return triangles[self.pix_to_face % len(triangles)] & (self.pix_to_face >= 0)
+
     @cached_property
     def mask(self):
         return (self.pix_to_face >= 0).unsqueeze(1).float()

@@ -94,8 +94,7 @@ class WeakSupervision(nn.Module):
         vertices = self.flame[0](code.shape, code.expression, code.pose)
         colours = self.albedo(code.albedo)
         drawn = self.renderer(vertices, code.camera, colours, code.light)
-        face = drawn.pix_to_face
-        mask = (self.compared[face % len(self.compared)] & (face >= 0)).unsqueeze(1).float()
+        mask = drawn.shows(self.compared).unsqueeze(1).float()
         return drawn.image, mask, vertices, colours
 
     def forward(self, model, features, code, batch):

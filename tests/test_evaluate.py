@@ -10,14 +10,7 @@ from torch import nn
 from course import albums, evaluate
 from course.__main__ import main
 from course.camera import project
-from course.encode import (
-    match_colours,
-    mirror_rows,
-    mirrored,
-    parity,
-    read_crops,
-    read_faces,
-)
+from course.encode import match_colours, mirror_rows, mirrored, parity, read_crops, read_faces
 from course.encoder import FaceModel
 from course.facecode import FaceCode
 from course.faces import Photographer, Variety
