@@ -97,7 +97,8 @@ class DenseLayer(nn.Sequential):
         return torch.cat([x, super().forward(x)], 1)
 
 
-def _dense_layer(inputs, growth=32):
+def dense_layer(inputs, growth=32):
+    """One layer of a dense block: (N, inputs, H, W) -> (N, inputs + growth, H, W)."""
     return DenseLayer(OrderedDict(
         norm1=nn.BatchNorm2d(inputs), relu1=nn.ReLU(inplace=True),
         conv1=_conv(inputs, 4 * growth, 1),
@@ -112,7 +113,7 @@ def _densenet(counts, growth=32):
     stages = {"conv0": _conv(3, channels, 7, 2), "norm0": nn.BatchNorm2d(channels),
               "relu0": nn.ReLU(), "pool0": nn.MaxPool2d(3, 2, 1)}  # fmt: skip
     for k, count in enumerate(counts, 1):
-        layers = {f"denselayer{i + 1}": _dense_layer(channels + i * growth) for i in range(count)}
+        layers = {f"denselayer{i + 1}": dense_layer(channels + i * growth) for i in range(count)}
         stages[f"denseblock{k}"] = _named(**layers)
         channels += count * growth
         if k < len(counts):

@@ -1,5 +1,7 @@
 """The house rules for notebooks that a program can check, for every notebook that exists."""
 
+import ast
+import importlib
 import json
 import re
 import statistics
@@ -65,6 +67,20 @@ def test_sections_are_numbered(path):
     assert found == list(range(1, len(found) + 1))
     assert len(found) >= 5
     assert len(found) == len(re.findall(r"^## ", text, re.MULTILINE)), "a section has no number"
+
+
+def test_imports_are_the_packages_public_names(path):
+    """A name renamed in the package must not stay behind in a notebook."""
+    code = "\n".join(source(cell) for cell in cells(path, "code"))
+    tree = ast.parse(re.sub(r"^[%!].*$", "", code, flags=re.MULTILINE))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    found = [node for node in found if node.module.split(".")[0] == "course"]
+    assert found
+    for node in found:
+        for name in (alias.name for alias in node.names):
+            assert not name.startswith("_"), f"{node.module}.{name} is private"
+            if not hasattr(importlib.import_module(node.module), name):
+                importlib.import_module(f"{node.module}.{name}")
 
 
 def test_length(path):
