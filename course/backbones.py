@@ -91,20 +91,18 @@ def _resnet(block, counts, **options):
 
 
 class DenseLayer(nn.Sequential):
-    """What it is given, and 32 new channels beside it (Huang et al. 2017)."""
+    """What it is given, and ``growth`` new channels beside it (Huang et al. 2017)."""
+
+    def __init__(self, inputs, growth=32):
+        super().__init__(OrderedDict(
+            norm1=nn.BatchNorm2d(inputs), relu1=nn.ReLU(inplace=True),
+            conv1=_conv(inputs, 4 * growth, 1),
+            norm2=nn.BatchNorm2d(4 * growth), relu2=nn.ReLU(inplace=True),
+            conv2=_conv(4 * growth, growth, 3),
+        ))  # fmt: skip
 
     def forward(self, x):
         return torch.cat([x, super().forward(x)], 1)
-
-
-def dense_layer(inputs, growth=32):
-    """One layer of a dense block: (N, inputs, H, W) -> (N, inputs + growth, H, W)."""
-    return DenseLayer(OrderedDict(
-        norm1=nn.BatchNorm2d(inputs), relu1=nn.ReLU(inplace=True),
-        conv1=_conv(inputs, 4 * growth, 1),
-        norm2=nn.BatchNorm2d(4 * growth), relu2=nn.ReLU(inplace=True),
-        conv2=_conv(4 * growth, growth, 3),
-    ))  # fmt: skip
 
 
 def _densenet(counts, growth=32):
@@ -113,7 +111,7 @@ def _densenet(counts, growth=32):
     stages = {"conv0": _conv(3, channels, 7, 2), "norm0": nn.BatchNorm2d(channels),
               "relu0": nn.ReLU(), "pool0": nn.MaxPool2d(3, 2, 1)}  # fmt: skip
     for k, count in enumerate(counts, 1):
-        layers = {f"denselayer{i + 1}": dense_layer(channels + i * growth) for i in range(count)}
+        layers = {f"denselayer{i + 1}": DenseLayer(channels + i * growth) for i in range(count)}
         stages[f"denseblock{k}"] = _named(**layers)
         channels += count * growth
         if k < len(counts):

@@ -112,8 +112,7 @@ def match_colours(code, images, flame):
     """
     skin, dirs, albedo, renderer = _look(flame)
     vertices = flame(code.shape, code.expression, code.pose)
-    colours = albedo(code.albedo).expand(len(vertices), -1, -1)
-    drawn = renderer(vertices, code.camera, colours, code.light)
+    drawn = renderer(vertices, code.camera, albedo(code.albedo), code.light)
     seen = F.interpolate(images, (LOOK, LOOK), mode="area")
     off = seen.clamp_min(DARKEST).log() - drawn.image.clamp_min(DARKEST).log()
     off = torch.stack([part[:, mask].median(1).values if mask.any() else part.new_zeros(3)

@@ -358,7 +358,7 @@ def _step(optimizer, loss):
 
 
 class VertexAlbedo:
-    """Albedo at the vertices: (1, V, 3) from codes, much cheaper than whole textures."""
+    """Albedo at the vertices: (N, V, 3) from codes (N, T), much cheaper than whole textures."""
 
     def __init__(self, flame):
         vertices, corners = flame.faces.reshape(-1), flame.ft.reshape(-1)
@@ -377,7 +377,7 @@ class VertexAlbedo:
 
     def __call__(self, codes):
         if self.dirs is None:
-            return self.mean
+            return self.mean.expand(len(codes), -1, -1)
         density = torch.einsum("nk,kvc->nvc", codes, self.dirs)
         return (self.mean * density.exp()).clamp(0, 1)
 

@@ -172,7 +172,7 @@ def test_steps_see_every_photograph_once_an_epoch():
 def test_points_begin_where_the_landmark_network_sees_them(flame, made):
     album = albums.Album([made / "0-00000.npz"])
     # as wide, and of as many pixels, as the landmark network's own pictures
-    crops = [crop_around(p, albums.CROP, 1.6, upright=True) for p in album.landmarks]
+    crops = [crop_around(p, albums.CROP, upright=True) for p in album.landmarks]
     batch = album.batch(range(PHOTOS), flame, crops=crops)
     model = FeatureExtractor("points", normalize=False).eval()
     model.votes.begin_as(landmarks.load(), batch.points.mean(0))
