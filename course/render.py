@@ -222,7 +222,7 @@ class Renderer(nn.Module):
         light       (N, 9, 3), or None for none: the albedo itself is shown
         background  (N, 3, H, W), a colour of three numbers, or None for black
         silhouette  σ of a soft silhouette in squared picture units, True for 1e-4, None for none
-        occlusion   multiply the shading by the head's ambient occlusion
+        occlusion   multiply the shading by the head's ambient occlusion, to this power
         supersample draw k×k times as many pixels and average, for smooth edges (the image only)
 
         Raises ValueError for shapes that do not fit each other and meshes ``rasterize`` refuses.
@@ -247,7 +247,9 @@ class Renderer(nn.Module):
             counts = torch.bincount(picture, minlength=batch).tolist()
             planes["albedo"] = _sampled(albedo, planes["uv"], counts)
         if occlusion and light is not None:
-            planes["shading"] = planes["shading"] * planes["occlusion"]
+            share = planes["occlusion"]
+            share = share if occlusion == 1 else share.clamp_min(1e-6) ** occlusion
+            planes["shading"] = planes["shading"] * share
         colour = planes["albedo"] * planes["shading"]
         canvas = self._canvas(background, batch, colour)
         if compiled:

@@ -10,7 +10,7 @@ from course.facecode import FaceCode
 from course.render import Renderer
 
 SIZE, FRAMES, NOISE = 128, 8, 1.0  # pixels, frames, pixels
-FEW = {"landmarks": 40, 56: 8, 112: 0, 224: 0}
+FEW = {"landmarks": 40, 56: 8, 112: 0}
 
 
 @pytest.fixture(scope="module")

@@ -90,7 +90,7 @@ def test_the_figures_of_the_truth_and_of_a_half(album, many, flame, monkeypatch)
 
 
 def test_the_command_prints_the_bars(shards, flame, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("course.fit.STEPS_FROM_START", {"landmarks": 120, 56: 2})
+    monkeypatch.setattr("course.fit.STEPS_FROM_START", {"landmarks": 120, 56: 20})
     FaceModel(flame, "small").save(tmp_path / "mean.pt")
     command = ["evaluate", "--weights", str(tmp_path / "mean.pt"), "--people", "2", "--sets", "1",
                "--photos", "wild", "--refine", "1", "--folder", str(shards),
@@ -101,7 +101,8 @@ def test_the_command_prints_the_bars(shards, flame, capsys, tmp_path, monkeypatc
     assert "1.0 (bar 0.55: NOT reached)" in output  # an untrained encoder is the mean face
     figures = json.loads((tmp_path / "figures.json").read_text())["wild"]
     assert figures["identity"] == 1
-    assert figures["set"] == 1
+    assert figures["set, readings averaged"] == 1
+    assert figures["set"] < 1.2
     assert figures["refined"] < 1.2
     assert figures["refined landmarks"] < figures["landmarks"]
     assert main([*command, "--refine", "5"]) == 2

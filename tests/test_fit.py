@@ -3,13 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from course import fit, metrics, texture
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
 from course.photo import Detection
 
-QUICK = {"landmarks": 160, 56: 120, 112: 60, 224: 0}
+QUICK = {"landmarks": 160, 56: 120, 112: 60}
 
 
 def seen(photo, rng, noise):
@@ -52,7 +53,7 @@ def test_photographs_of_one_person_share_an_identity(flame, studio):
         pose[0, 1] = yaw
         photos.append(studio(rng, code.replace(pose=pose)))
     detections = [seen(p, rng, 1.0) for p in photos]
-    quick = {"landmarks": 120, 56: 30, 112: 0, 224: 0}
+    quick = {"landmarks": 120, 56: 30, 112: 0}
     together = fit.fit([p.image for p in photos], detections, flame, steps=quick, progress=False)
     assert torch.equal(together.codes.shape[0], together.codes.shape[2])
     assert not torch.equal(together.codes.pose[0], together.codes.pose[2])
@@ -88,15 +89,17 @@ def test_the_texture_shows_the_photograph_without_a_seam(flame, one):
     assert 0 <= colours.min() <= colours.max() <= texture.BRIGHTEST
     assert (colours > 1).float().mean() < 0.02
     assert 0.05 < seen_mask.float().mean() < 0.6
-    model = torch.nn.functional.interpolate(flame.albedo(result.codes.albedo), (256, 256))[0]
+    model = F.interpolate(flame.albedo(result.codes.albedo), (256, 256))[0]
     change = (colours - model).abs().sum(0)
     assert change[seen_mask].mean() > 0.01
-    # at the border of what was seen, the texture is no rougher than elsewhere
-    border = torch.nn.functional.max_pool2d(seen_mask[None].float(), 5, 1, 2)[0] - seen_mask.float()
+    # at the border of what was seen, skin is about as rough as where it was seen
+    border = F.max_pool2d(seen_mask[None].float(), 5, 1, 2)[0] > seen_mask
+    skin = F.interpolate(flame.uv_masks["skin"][None, None].float(), (256, 256))[0, 0] > 0.5
     step = (
         (colours[:, :, 1:] - colours[:, :, :-1] - model[:, :, 1:] + model[:, :, :-1]).abs().sum(0)
     )
-    assert step[border[:, 1:] > 0].mean() < 0.05
+    at_border, inside = (step[(where & skin)[:, 1:]].mean() for where in (border, seen_mask))
+    assert at_border < 1.25 * inside
 
 
 def test_a_lamp_shows_the_face_as_bright_as_photographed(flame, one):

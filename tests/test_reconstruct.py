@@ -17,7 +17,7 @@ from course.facecode import FaceCode
 
 def few(patch):
     for name in ("STEPS", "STEPS_FROM_START"):
-        patch.setattr(fit, name, {"landmarks": 40, 56: 15, 112: 0, 224: 0})
+        patch.setattr(fit, name, {"landmarks": 40, 56: 15, 112: 0})
 
 
 @pytest.fixture(autouse=True)

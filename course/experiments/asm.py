@@ -25,7 +25,7 @@ from course.encoder import FaceModel
 from course.experiments import COMMON, run_grid, write
 from course.facecode import ROOT, FaceCode
 from course.files import DATA
-from course.fit import fit
+from course.fit import CREASES, fit
 from course.flame import FLAME
 from course.head.anatomy import sculpt
 from course.head.bulk import PARAMETERS, Sculpt
@@ -252,7 +252,8 @@ def photographs(truth, count, seed, size=224):
     offsets = (truth - flame.v_template)[None]
     seen = foreshortened(flame(None, None, code.pose, offsets), torch.full((count, 1), DISTANCE))
     drawn = Renderer(flame, size)(seen, code.camera, flame.albedo(albedo), code.light,
-                                  background=(0.4, 0.45, 0.5), supersample=2)  # fmt: skip
+                                  background=(0.4, 0.45, 0.5), supersample=2,
+                                  occlusion=CREASES)  # fmt: skip
     images = (255 * drawn.image.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy()
     marks = project(flame.landmarks(seen, code.pose), code.camera, size)[..., :2].numpy()
     boxes = np.concatenate([marks.min(1), marks.max(1)], 1)
@@ -275,7 +276,7 @@ def pictures(setting, seed, steps):
     truth, views = target(setting["target"], seed), setting["views"]
     photos, detections = photographs(truth, views, seed)
     start, rows = surface_error(_flame().v_template, truth, scale=True), []
-    stages = {"landmarks": steps, 56: steps, 112: steps, 224: 0}
+    stages = {"landmarks": steps, 56: steps, 112: steps}
     models = [("components", "", _flame()), ("encoder", "", None)]
     models += [("bones", free, AdaptiveHead(_flame(), _asm(), FREE[free]))
                for free in ("motion", "all")]  # fmt: skip

@@ -140,7 +140,7 @@ def _adaptive():
 
 
 ENSEMBLE = "encoder, ensemble of 3"
-LANDMARKS_ONLY = {56: 0, 112: 0, 224: 0}
+LANDMARKS_ONLY = {56: 0, 112: 0}
 QUICK = ("mean face", "encoder", *(f"encoder, {n} photos" for n in SETS))
 FITTED = ("landmarks only", "fit", "encoder + fit", "ASM fit")
 METHODS = {
