@@ -43,16 +43,17 @@ AMBIENT = 3.2  # band 0 of the light of a well-exposed photograph: shading 0.90
 # metres from the camera that a fit begins with, and how far others are, as a spread of logarithms
 FIRST_DISTANCE, DISTANCE_SPREAD, FAR = 0.9, 0.55, 1e3
 # of the stages that compare pixels
-WEIGHTS = {"contrast": 40.0, "colours": 2.0, "landmarks": 70.0, "prior": 0.008, "albedo": 0.02}
+WEIGHTS = {"contrast": 40.0, "colours": 4.0, "landmarks": 100.0, "prior": 0.008, "albedo": 0.02}
 # pixels count as if each said something of its own, which they do not: so the prior counts for more
 # than it says; and more than that where the start has seen the same pixels
 PRIOR_TRUST, START_TRUST = 4.0, 10.0
 # of n photographs the prior counts as one of n^SHARE, not of n: some mistakes are in all of them
 SHARE, MOST_SHARES = 0.75, 8
+GAZE = PRIOR_TRUST / 0.22**2 / 2  # of each eye: people seldom look aside by more than 0.22 radians
 WARM = 20  # steps until the learning rate of a stage that compares pixels is reached
 STEPS = {"landmarks": 240, 56: 100, 112: 200}
 STEPS_FROM_START = {"landmarks": 60, 56: 100, 112: 200}
-RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.012, "camera": 0.012, "albedo": 0.06,
+RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.006, "camera": 0.006, "albedo": 0.06,
          "light": 0.03, "distance": 0.02}  # fmt: skip
 
 
@@ -183,9 +184,9 @@ class Fitter:
         shared = {k: self.free[k].expand(n, -1) for k in ("shape", "albedo")}
         return FaceCode(**({k: v for k, v in self.free.items() if k != "distance"} | shared))
 
-    def _adam(self, names, scale=1.0):
+    def _adam(self, names):
         return torch.optim.Adam(
-            [{"params": [self.free[k]], "lr": scale * RATES[k]} for k in names], betas=(0.9, 0.98)
+            [{"params": [self.free[k]], "lr": RATES[k]} for k in names], betas=(0.9, 0.98)
         )
 
     def _head(self):
@@ -221,7 +222,7 @@ class Fitter:
         prior = prior + away.square().sum()
         prior = prior + 20 * pose[:, JAW][:, 1:].square().sum()
         gaze = pose[:, LEFT_EYE].square().sum() + pose[:, RIGHT_EYE].square().sum()
-        return 0.5 * (prior + 2 * gaze) / len(self.images)
+        return 0.5 * (prior + GAZE * gaze) / len(self.images)
 
     def _away(self, name):
         return (self.strength[name] * (self.free[name] - self.centre[name]).square()).sum()

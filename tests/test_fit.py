@@ -63,6 +63,22 @@ def test_photographs_of_one_person_share_an_identity(flame, studio):
     )
 
 
+def test_lamps_leave_the_contrast_and_moved_edges_do_not():
+    """A stronger lamp that falls off slowly changes colours, hardly contrast; a moved line does."""
+    image = torch.full((1, 3, 64, 64), 0.5)
+    image[..., 30:33] = 0.2
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 4:60, 4:60] = 1
+    lamp = torch.linspace(0.7, 1.3, 64).view(1, 1, 1, 64)
+    inside = (mask > 0).expand_as(image)
+    lit = fit.local_contrast(lamp * image, image, mask, 3.0)[inside].abs()
+    moved = fit.local_contrast(image.roll(2, -1), image, mask, 3.0)[inside].abs()
+    assert lit.mean() < 0.02 < 0.1 < (lamp * image - image)[inside].abs().mean() / 0.5
+    assert moved.max() > 0.5
+    same = fit.local_contrast(image, image, mask, 3.0)
+    assert same.abs().max() < 1e-6
+
+
 @pytest.fixture(scope="module")
 def one(flame, studio):
     rng = np.random.default_rng(2)

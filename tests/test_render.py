@@ -299,6 +299,8 @@ def test_silhouette_true_and_ambient_occlusion(flame):
     bright = renderer.render(code, occlusion=False).image
     assert (drawn.image <= bright + 1e-5).all()
     assert drawn.image.sum() < bright.sum()
+    middle = renderer.render(code, occlusion=0.5).image  # the geometric mean of both
+    assert torch.allclose(middle.square(), drawn.image * bright, atol=1e-5)
 
 
 def test_shapes_that_do_not_fit(flame):
