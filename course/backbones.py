@@ -111,7 +111,9 @@ def _densenet(counts, growth=32):
     stages = {"conv0": _conv(3, channels, 7, 2), "norm0": nn.BatchNorm2d(channels),
               "relu0": nn.ReLU(), "pool0": nn.MaxPool2d(3, 2, 1)}  # fmt: skip
     for k, count in enumerate(counts, 1):
-        layers = {f"denselayer{i + 1}": DenseLayer(channels + i * growth) for i in range(count)}
+        layers = {
+            f"denselayer{i + 1}": DenseLayer(channels + i * growth, growth) for i in range(count)
+        }
         stages[f"denseblock{k}"] = _named(**layers)
         channels += count * growth
         if k < len(counts):

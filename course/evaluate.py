@@ -42,8 +42,8 @@ def add_arguments(parser):
         type=int,
         default=0,
         metavar="N",
-        help="also fit the codes to one picture of N people, and to all of N with "
-        f"{EACH} (of as many as there are)",
+        help="also fit the codes: to one photograph of N people, and to all photographs of up to N "
+        f"people with {EACH}",
     )
     parser.add_argument("--folder", type=any_path, default=DATA.parent / "runs" / "encoder",
                         help="where the photographs are kept")  # fmt: skip
@@ -286,7 +286,7 @@ def _fits(album, flame, code, trust, found, groups, workers):
         sure = None if trust is None else {name: c[group].cpu() for name, c in trust.items()}
         photos, seen = [album.image(k) for k in group], [found[k] for k in group]
         jobs.append((photos, seen, average_identity(start.to("cpu"), sure), sure))
-    done = spread(_fit_one, jobs, workers if len(jobs) > 1 else 1, ordered=True)
+    done = spread(_fit_one, jobs, workers, ordered=True)
     shapes, marks = zip(*tqdm(done, "refining", len(jobs), disable=quiet()), strict=True)
     return torch.cat(shapes), np.stack(marks)
 

@@ -52,7 +52,7 @@ SHARE, MOST_SHARES = 0.75, 8
 GAZE = PRIOR_TRUST / 0.22**2 / 2  # of each eye: people seldom look aside by more than 0.22 radians
 WARM = 20  # steps until the learning rate of a stage that compares pixels is reached
 STEPS = {"landmarks": 240, 56: 100, 112: 200}
-STEPS_FROM_START = {"landmarks": 60, 56: 100, 112: 200}
+STEPS_FROM_START = STEPS | {"landmarks": 60}
 RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.006, "camera": 0.006, "albedo": 0.06,
          "light": 0.03, "distance": 0.02}  # fmt: skip
 
@@ -164,10 +164,10 @@ class Fitter:
             value = self.free[name].detach().clone()
             known = trust is not None and name in trust
             self.centre[name] = value if known else 0 * value
-            self.strength[name] = PRIOR_TRUST + 0 * value
+            sure = torch.full_like(value, PRIOR_TRUST)
             if known:
-                self.strength[name] = START_TRUST * trust[name].mean(0, keepdim=True)
-            self.strength[name] = self.strength[name] / min(n, MOST_SHARES) ** SHARE
+                sure = START_TRUST * trust[name].mean(0, keepdim=True)
+            self.strength[name] = sure / min(n, MOST_SHARES) ** SHARE
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
         self.vertex_albedo = VertexAlbedo(flame)
         self.compared = compared_faces(flame)

@@ -248,6 +248,7 @@ class Renderer(nn.Module):
             planes["albedo"] = _sampled(albedo, planes["uv"], counts)
         if occlusion and light is not None:
             share = planes["occlusion"]
+            # the clamp: below power 1 the slope at zero has no end
             share = share if occlusion == 1 else share.clamp_min(1e-6) ** occlusion
             planes["shading"] = planes["shading"] * share
         colour = planes["albedo"] * planes["shading"]
