@@ -231,8 +231,10 @@ def test_small_errors_pass_and_nan_equals_nan():
     assert checks.difference(a, a * 1.01)
 
 
-def test_short_lists_of_numbers_are_shown():
+def test_what_is_short_and_plain_is_shown():
     """A learner can try the case that failed; long lists and other things are only named."""
     assert checks._arguments(lambda a, b: a, ([3, 3], [2, 1])) == "a = [3, 3], b = [2, 1]"
     assert checks._arguments(lambda a: a, ([1] * 10,)) == "a = a list of 10"
-    assert checks._arguments(lambda a: a, (["x"],)) == "a = a list of 1"
+    assert checks._arguments(lambda a: a, ([(2, 2), (3, 1)],)) == "a = [(2, 2), (3, 1)]"
+    assert checks._arguments(lambda a: a, ({"shape": 4},)) == "a = {'shape': 4}"
+    assert checks._arguments(lambda a: a, ([torch.zeros(1)],)) == "a = a list of 1"

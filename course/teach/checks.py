@@ -124,10 +124,18 @@ def _arguments(function, case):
 
 
 def _argument(value):
-    """``describe``, and a short list of numbers as it is: the learner can try it."""
-    short = isinstance(value, list) and len(value) <= 9
-    plain = short and all(isinstance(v, (int, float)) for v in value)
+    """``describe``, and what is short and plain as it is: the learner can try it."""
+    plain = isinstance(value, (list, dict)) and len(value) <= 9 and _plain(value)
     return repr(value) if plain else describe(value)
+
+
+def _plain(value):
+    """Whether a value is made of numbers and names alone."""
+    if isinstance(value, dict):
+        return _plain(list(value)) and _plain(list(value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_plain, value))
+    return isinstance(value, (int, float, str))
 
 
 def difference(expected, got, tolerance=1e-5):

@@ -47,8 +47,8 @@ def _pca_run(function, data, k):
     run=_pca_run,
     tolerance=1e-3,
     insight="That is a whole morphable model: a mean, and directions that are one σ long.",
-    hint="Subtract the mean before the SVD; σ is a singular value over √(n − 1); "
-    "each direction, a row, is as long as its own σ.",
+    hint="Return both, mean and directions. Subtract the mean before the SVD; σ is a singular "
+    "value over √(n − 1); each direction, a row, is as long as its own σ.",
 )
 def pca(data, k):
     mean = data.mean(0)
@@ -70,7 +70,8 @@ def _rodrigues_cases():
     "1.2",
     cases=_rodrigues_cases,
     insight="And at the zero vector you get the identity, not 0/0.",
-    hint="K is made of the unit axis, vector / θ; a zero vector must not be divided by zero.",
+    hint="K is made of the unit axis, vector / θ; K² is a matrix product, K @ K; a zero vector "
+    "must not be divided by zero.",
 )
 def rodrigues(vectors):
     angle = vectors.norm(dim=-1).clamp_min(1e-12)[:, None, None]
@@ -110,7 +111,7 @@ def chain_with_bug(rotations, joints, parents):
     bug=chain_with_bug,
     insight="The parent stands on the left: the child moves first, then everything above it.",
     hint="Only one line is wrong. A point is a column on the right of the product: "
-    "which matrix reaches it first?",
+    "which matrix reaches it first? The hand of the arm in the text should go to (−1, 0, 1).",
 )
 def chain(rotations, joints, parents):
     world = []
@@ -148,7 +149,8 @@ def _skinning_cases():
     "1.4",
     cases=_skinning_cases,
     insight="Blend the matrices first and you multiply each vertex once, however many joints.",
-    hint="Give every vertex a 1 as fourth number, and one blended 4×4 matrix of its own.",
+    hint="Give every vertex a 1 as fourth number, and one blended 4×4 matrix of its own, which "
+    "stands on the vertex's left.",
 )
 def skin(vertices, transforms, weights):
     blended = torch.einsum("vj,jab->vab", weights, transforms)
@@ -173,7 +175,8 @@ def _triangle_cases():
     "1.5",
     cases=_triangle_cases,
     insight="Written so, landmarks are differentiable in the vertices: fitting lives on that.",
-    hint="Look up twice: the triangle's three vertex numbers, then their places.",
+    hint="Look up twice: the triangle's three vertex numbers, then their places. The point is the "
+    "sum of the three, each times its own weight.",
 )
 def on_triangles(vertices, faces, triangles, weights):
     corners = vertices[faces[triangles]]

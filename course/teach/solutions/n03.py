@@ -58,6 +58,7 @@ def _zbuffer_cases():
     before = torch.tensor([0.0, 0.0, 8.0])  # depths below zero, as of a nose before the origin
     crowd = torch.rand(30, 3, 3, generator=_generator(1)) * torch.tensor([12.0, 12.0, 3.0]) + 1
     return [
+        (near[None] / 2, 3),  # one triangle, small enough to be told number by number
         (torch.stack([near, far]), 6),
         (torch.stack([far, near]), 6),
         (torch.stack([through, far]), 6),
@@ -86,7 +87,8 @@ def faulty_zbuffer(triangles, size):
     "3.2",
     cases=_zbuffer_cases,
     insight="Empty pixels start infinitely far away, and the smaller depth wins each pixel.",
-    hint="Which depth should win, and how far away is an empty pixel?",
+    hint="Which depth should win, and how far away is an empty pixel? Where −1 comes for every "
+    "pixel, one of the two is still open.",
     bug=faulty_zbuffer,
 )
 def zbuffer(triangles, size):
@@ -124,7 +126,8 @@ def _light_cases():
     "3.3",
     cases=_light_cases,
     insight="Light enters the picture linearly, so it needs no descent: one solve per colour.",
-    hint="For one colour the picture is (albedo · basis) @ light: that is a linear system.",
+    hint="For one colour the picture is (albedo · basis) @ light: that is a linear system. (Divide "
+    "by the albedo instead, and the noise of dark pixels counts most.)",
     tolerance=1e-3,
 )
 def solve_light(basis, albedo, colour):
