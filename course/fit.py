@@ -55,6 +55,10 @@ STEPS = {"landmarks": 240, 56: 100, 112: 200}
 STEPS_FROM_START = STEPS | {"landmarks": 60}
 RATES = {"shape": 0.12, "expression": 0.05, "pose": 0.006, "camera": 0.006, "albedo": 0.06,
          "light": 0.03, "distance": 0.02}  # fmt: skip
+# from so many photographs on, the one head that explains all of them takes longer to settle, and
+# each photograph's pose has to follow it
+MANY, STEPS_OF_MANY = 4, {112: 400}
+RATES_OF_MANY = RATES | {"pose": 0.012, "camera": 0.012}
 
 
 @dataclass
@@ -89,7 +93,7 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
 
     photos      list of (H, W, 3) uint8 · detections: one ``photo.Detection`` each
     image_size  side of the crops that are compared, pixels
-    steps       overrides of STEPS, e.g. {"landmarks": 100, 112: 0}
+    steps       overrides of STEPS (and STEPS_OF_MANY), e.g. {"landmarks": 100, 112: 0}
     start       a FaceCode (N) to start from instead of the mean face, as seen in the crops
                 (``encode.read_faces``)
     trust       {"shape": (N, S), "albedo": (N, T)}: how sure ``start`` is, as inverse variances.
@@ -100,11 +104,13 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
     if not photos or len(photos) != len(detections):
         raise ValueError("fit needs at least one photograph and one detection for each.")
     crops = [crop_around(d.points, image_size) for d in detections]
-    schedule = (STEPS if start is None else STEPS_FROM_START) | (steps or {})
+    many = len(photos) >= MANY
+    schedule = STEPS if start is None else STEPS_FROM_START
+    schedule = schedule | (STEPS_OF_MANY if many else {}) | (steps or {})
     # a start alone is drawn by its own camera, which is infinitely far, in the light that suits it
     distance = FIRST_DISTANCE if any(schedule.values()) else FAR
     fitter = Fitter(flame, *observed(photos, detections, crops, flame), backend, distance, start,
-                    trust)  # fmt: skip
+                    trust, RATES_OF_MANY if many else RATES)  # fmt: skip
     if start is not None and not any(schedule.values()):
         fitter.solve_light(112)
     fitter.run(schedule, progress)
@@ -134,8 +140,10 @@ def compared_faces(flame):
 class Fitter:
     """Crops of one person, what was detected in them, and the codes that are being fitted."""
 
-    def __init__(self, flame, images, points, sigma, backend, distance, start=None, trust=None):
+    def __init__(self, flame, images, points, sigma, backend, distance, start=None, trust=None,
+                 rates=RATES):  # fmt: skip
         self.flame, self.images, self.points, self.backend = flame, images, points, backend
+        self.rates = rates
         self.size = images.shape[-1]
         weights = LANDMARK_WEIGHTS.to(points) / (SIGMA_FLOOR * self.size + sigma)
         self.weights = (weights / weights.mean(1, keepdim=True)).unsqueeze(-1)
@@ -186,7 +194,7 @@ class Fitter:
 
     def _adam(self, names):
         return torch.optim.Adam(
-            [{"params": [self.free[k]], "lr": RATES[k]} for k in names], betas=(0.9, 0.98)
+            [{"params": [self.free[k]], "lr": self.rates[k]} for k in names], betas=(0.9, 0.98)
         )
 
     def _head(self):
