@@ -22,7 +22,7 @@ LIPS = (61, 62, 63), (67, 66, 65)
 NEEDS = {
     "shape_mse": "the true vertices",
     "surface_mse": "the true codes",
-    "feature_consistency": "nothing",
+    "feature_consistency": "the pixels, and a frozen network",
     "mean_absolute": "nothing",
     "gaussian_prior": "nothing",
     "landmark_loss": "68 landmarks, from a detector",

@@ -34,7 +34,7 @@ SENTENCES = {
     "its features apart: come closer, or send the picture in its full size.",
     "blurred": "The face is blurred over {value:.1f} % of its width (at most {limit:.1f} %), so "
     "edges are not where they seem: hold still, wipe the lens, find more light.",
-    "turned": "The face is turned away by {value:.0f}° (at most {limit:.0f}°), so one half of it "
+    "turned": "The face is turned away by {value:.1f}° (at most {limit:.0f}°), so one half of it "
     "is guessed: add a photograph that looks into the camera.",
     "dark": "The face is very dark (brightness {value:.3f}, at least {limit:.3f}), so its shading "
     "is lost in noise: turn towards a window or switch on a lamp.",

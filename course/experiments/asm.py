@@ -277,6 +277,7 @@ def pictures(setting, seed, steps):
     photos, detections = photographs(truth, views, seed)
     start, rows = surface_error(_flame().v_template, truth, scale=True), []
     stages = {"landmarks": steps, 56: steps, 112: steps}
+    encoder()  # loaded before the clock starts
     models = [("components", "", _flame()), ("encoder", "", None)]
     models += [("bones", free, AdaptiveHead(_flame(), _asm(), FREE[free]))
                for free in ("motion", "all")]  # fmt: skip

@@ -99,7 +99,9 @@ def bars(groups, alt, ylabel="", title="", size=(7, 4), level=None):
             axis.bar(k, runs.mean(), width=0.6, color=COLOURS[k % len(COLOURS)], label=label)
             if len(runs) > 1:
                 spread = np.linspace(-0.15, 0.15, len(runs)) + k
-                axis.plot(spread, runs, "o", color="black", markersize=4, alpha=0.6)
+                axis.plot(
+                    spread, runs, "o", color="black", markersize=5, alpha=0.7, mec="white", mew=0.6
+                )
         if level is not None:
             axis.axhline(level, color="0.4", ls=":", lw=1.5)
         axis.set_xticks(range(len(groups)), list(groups))

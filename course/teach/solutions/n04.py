@@ -147,7 +147,7 @@ QUESTIONS = {
     "4.q3": {
         "answer": "a",
         "a": "Right: without a prior, codes that no landmark holds drift wherever noise pulls.",
-        "b": "No: the landmark loss is smaller without the prior. The face is worse all the same.",
+        "b": "No: a prior can only stand in the landmark loss's way. The face is worse without it.",
         "c": "No: a prior knows no photograph. It says what faces are like, not what this one is.",
     },
     "4.q4": {

@@ -105,7 +105,8 @@ def faulty_walk(gradient, x, alpha, steps):
     "5.3",
     cases=_walk_cases,
     insight="Without it the first step is 0.1/√0.001 = 3.16 times alpha, and the next ones longer.",
-    hint="Both means begin at zero. After one step, what is m, and what should it be?",
+    hint="Both means begin at zero. After one step, what is m, and what should it be? The same for "
+    "v; t counts from 1.",
     tolerance=1e-5,  # the hats drawn into alpha, as in Kingma and Ba's section 2, are right too
     bug=faulty_walk,
 )
@@ -139,7 +140,8 @@ def _survival_cases():
     "5.4",
     cases=_survival_cases,
     insight="A run that never arrives keeps the curve up for ever; a mean would have no value.",
-    hint="A run that arrives at exactly this time has arrived: still running is times > at.",
+    hint="Still running is times > at, a row for each moment; the mean goes over all runs, "
+    "those that never arrive (inf) too.",
 )
 def still_running(times, at):
     return (times[None, :] > at[:, None]).mean(1)
@@ -172,7 +174,8 @@ def _as_pair(function, *case):
     cases=_interval_cases,
     run=_as_pair,
     insight="Draw runs with replacement, compute the ratio anew, keep the middle 95 % of answers.",
-    hint="times[picks] has one made-up experiment a row: median over axis 1, then the ratio a / b.",
+    hint="times[picks] has one made-up experiment a row: median over axis 1, then the ratio a / b, "
+    "then the quantiles 0.025 and 0.975.",
 )
 def ratio_interval(a, b, picks_a, picks_b):
     ratios = np.median(a[picks_a], axis=1) / np.median(b[picks_b], axis=1)

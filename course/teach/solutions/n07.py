@@ -45,7 +45,7 @@ def _step_cases():
         return *(torch.randn(*shape, generator=g) for shape in shapes), rate
 
     one = [torch.tensor(v) for v in ([[0.5]], [1.0], [[2.0], [1.5]], [[1.0], [-1.0]])]
-    return [(*one, 0.1), case(0, 2, 3, 5, 0.1), case(1, 4, 6, 16, 0.5), case(2, 3, 2, 8, 1.0)]
+    return [(*one, 1.0), case(0, 2, 3, 5, 0.1), case(1, 4, 6, 16, 0.5), case(2, 3, 2, 8, 1.0)]
 
 
 def _moved(function, generator, discriminator, real, z, rate):

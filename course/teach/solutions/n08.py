@@ -183,8 +183,8 @@ QUESTIONS = {
     "8.q1": {
         "answer": "b",
         "a": "No: both hang on the mouth. The tree says who goes along, not who carries what.",
-        "b": "Right: the weights fall off along the skin and over the texture, and on both the way "
-        "leads through the mouth's inside.",
+        "b": "Right: the weights fall off along the skin, where the way leads round the mouth's "
+        "corner, and over the texture, where the mouth's inside lies between the lips.",
         "c": "No: the prior keeps motions small; it says nothing about neighbours.",
     },
     "8.q2": {
