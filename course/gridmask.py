@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from course.rasterize_numba import compiled
+
 TURN = 1 << 16  # steps of a 16-bit number until it is back where it began
-PART = 8  # masks that are made at once
 
 
 class Augmented(NamedTuple):
@@ -72,21 +73,27 @@ def grid_mask(size, x, y, r, d, angle=0.0):
     columns = _steps(torch.stack([cos, -sin]) * u / d).unsqueeze(2)
     rows = torch.stack([sin * v + width / 2 - x, cos * v + height / 2 - y])
     rows = _steps(rows / d - 0.5).unsqueeze(3)  # −0.5: counted from −32,768 on
-    # hidden where both are below the square's side; at least 1 step, so that ``low`` exists
+    # hidden where both are at most ``low``; at least 1 step of a square, so that it exists
     low = ((1 - length / d) * TURN).round().clamp(1, TURN - 1) - TURN // 2 - 1
-    low = low.float().unsqueeze(-1)
     keep = torch.empty(len(d), height, width)
-    # a few pictures at a time: what stays in the processor's cache is several times faster
-    for part in range(0, len(d), PART):
-        some = slice(part, part + PART)
-        into, further = columns[:, some] + rows[:, some]
-        torch.maximum(into, further, out=into)
-        # 0 or 1 by cutting off instead of comparing: comparisons of 16-bit numbers are slow
-        keep[some].copy_(into).sub_(low[some]).clamp_(0, 1)
+    _fill(columns[:, :, 0].numpy(), rows[..., 0].numpy(), low[:, 0].short().numpy(), keep.numpy())
     for value, which in ((1.0, length >= d), (0.0, length <= 0)):
         if which.any():
             keep[which[:, 0]] = value
     return keep.unsqueeze(1)
+
+
+@compiled()
+def _fill(columns, rows, low, keep):
+    """1 in ``keep`` (N, H, W) where a column's (2, N, W) and a row's (2, N, H) steps add up to more
+    than ``low`` (N,) across the grid or down it, else 0; sums are cut off to 16 bits."""
+    for n in range(keep.shape[0]):
+        for v in range(keep.shape[1]):
+            across, down = rows[0, n, v], rows[1, n, v]
+            for u in range(keep.shape[2]):
+                into = np.int16(columns[0, n, u] + across)
+                further = np.int16(columns[1, n, u] + down)
+                keep[n, v, u] = np.float32(max(into, further) > low[n])
 
 
 def _steps(units):
@@ -161,7 +168,7 @@ class _Hiding(Augmentation):
         chosen = self.chosen(len(images), generator, step)
         keep = _where(chosen, self.mask(len(images), size, generator)).to(images)
         if not self.fill:
-            shown = torch.mul(images, keep, out=out)
+            shown = _multiplied(images, keep, out)
         else:
             behind = torch.full((3, 1, 1), 0.0 if self.fill == "noise" else self.fill)
             if self.fill == "noise":
@@ -288,6 +295,27 @@ class CutMix(_Mixing):
 def _where(chosen, keep):
     """Masks (N, 1, H, W), and ones for the pictures that are not chosen (N,)."""
     return keep.index_fill_(0, (~chosen).nonzero()[:, 0], 1.0)
+
+
+def _multiplied(images, keep, out=None):
+    """Pictures times masks (N, 1, H, W); in place where ``out`` is the pictures.
+
+    That goes by a compiled loop: PyTorch's threads take longer to wake than it runs.
+    """
+    plain = images.device.type == "cpu" and images.dtype == torch.float32
+    if out is not images or not plain or images.requires_grad:
+        return torch.mul(images, keep, out=out)
+    _multiply(images.numpy(), keep.numpy())
+    return images
+
+
+@compiled()
+def _multiply(images, keep):
+    for n in range(images.shape[0]):
+        for v in range(images.shape[2]):
+            for c in range(images.shape[1]):
+                for u in range(images.shape[3]):
+                    images[n, c, v, u] *= keep[n, 0, v, u]
 
 
 def _mixed(targets, other, share):

@@ -55,6 +55,9 @@ def add_arguments(parser):
     parser.add_argument("--begin", type=any_path, metavar="FILE",
                         help="weights to start from (default: from scratch, the points backbone "
                         "from the landmark network)")  # fmt: skip
+    parser.add_argument("--head_only", action="store_true",
+                        help="with --begin: the backbone stays as it is, only what turns its "
+                        "features into codes is trained")  # fmt: skip
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--check", type=int, default=250, help="steps between two judgements")
     parser.add_argument("--patience", type=int, default=0,
@@ -84,6 +87,8 @@ def run(args):
         raise ValueError("at least one step, two photographs a step and one step a check, please")
     if args.own and args.supervision == "full":
         raise ValueError("your own photographs have no 3D truth; add --supervision mixed or weak")
+    if args.head_only and not args.begin:
+        raise ValueError("a backbone that stays as it is has to have learned; add --begin FILE")
     if args.threads:
         torch.set_num_threads(args.threads)
     world = parallel.start(args.device)
@@ -279,8 +284,10 @@ class Trainer:
 
         A head that begins as a regression on all points would soon forget it at the others' rate.
         """
-        groups, slow = [], HEAD_RATE if model.config["backbone"] == "points" else 1.0
-        for part, share in ((model.encoder, 1.0), (model.reconstructor, slow)):
+        alone = self.args.head_only
+        groups, slow = [], HEAD_RATE if model.config["backbone"] == "points" and not alone else 1.0
+        model.encoder.requires_grad_(not alone)
+        for part, share in ((model.encoder, 1.0), (model.reconstructor, slow))[alone:]:
             for decay, wanted in ((0.02, lambda p: p.ndim > 1), (0.0, lambda p: p.ndim <= 1)):
                 own = [p for p in part.parameters() if wanted(p)]
                 groups.append({"params": own, "weight_decay": decay, "share": share})
@@ -340,6 +347,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * rate(self.args.rate, self.step, self.args.steps)
         self.whole.train()
+        if self.args.head_only:
+            self.model.encoder.eval()
         with torch.autocast(device.type, dtype=torch.float16, enabled=self.half):
             loss, terms = self.whole(batch, own)
         self.optimizer.zero_grad(set_to_none=True)
@@ -387,7 +396,8 @@ class Trainer:
         a = self.args
         return {"steps": a.steps, "batch": a.batch, "backbone": self.model.config["backbone"],
                 "supervision": a.supervision, "seed": a.seed, "photos": a.photos,
-                "portraits": a.portraits, "crop": list(self.model.config["crop"])}  # fmt: skip
+                "portraits": a.portraits, "crop": list(self.model.config["crop"]),
+                "head_only": a.head_only}  # fmt: skip
 
     def save(self):
         """The checkpoint and the curves, each whole or not at all; by one process."""
@@ -431,6 +441,7 @@ class Trainer:
             "command": f"python -m course train encoder --photos {a.photos} --steps {a.steps} "
             f"--batch {a.batch} --supervision {a.supervision} --seed {a.seed} --rate {a.rate:g}"
             + (f" --portraits {a.portraits}" if a.portraits else "")
+            + (" --head_only" if a.head_only else "")
             + (f" --begin {a.begin}" if a.begin else ""),
             "settings": self._kind(),
             "steps": self.step,

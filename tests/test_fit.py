@@ -63,6 +63,29 @@ def test_photographs_of_one_person_share_an_identity(flame, studio):
     )
 
 
+@pytest.mark.parametrize("count", [fit.MANY - 1, fit.MANY])
+def test_many_photographs_take_longer_and_turn_faster(flame, studio, monkeypatch, count):
+    """From MANY on, a fit has the steps and the rates of many; what is asked for comes first."""
+    rng, rates = np.random.default_rng(8), []
+    monkeypatch.setattr(fit, "STEPS", {"landmarks": 3, 56: 2, 112: 2})
+    monkeypatch.setattr(fit, "STEPS_OF_MANY", {112: 5})
+    plain = fit.Fitter.run
+    monkeypatch.setattr(
+        fit.Fitter, "run", lambda self, *a: rates.append(self.rates) or plain(self, *a)
+    )
+    code = studio.person(rng)
+    photos = [studio(rng, code) for _ in range(count)]
+    arguments = [p.image for p in photos], [seen(p, rng, 1.0) for p in photos], flame
+    result = fit.fit(*arguments, progress=False)
+    lengths = [len(result.losses[f"pixels {size}"]) for size in (56, 112)]
+    many = count >= fit.MANY
+    assert lengths == [2, 5 if many else 2]
+    assert (rates[0]["pose"] > fit.RATES["pose"]) == many
+    assert result.codes.shape.shape[0] == count
+    shorter = fit.fit(*arguments, steps={112: 1}, progress=False)
+    assert len(shorter.losses["pixels 112"]) == 1
+
+
 def test_lamps_leave_the_contrast_and_moved_edges_do_not():
     """A stronger lamp that falls off slowly changes colours, hardly contrast; a moved line does."""
     image = torch.full((1, 3, 64, 64), 0.5)

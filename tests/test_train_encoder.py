@@ -144,9 +144,29 @@ def test_mixed_supervision_on_own_photographs(folder, capsys):
     assert after["began with"] == before
 
 
+def test_head_only_leaves_the_backbone_as_it_is(folder, flame, capsys):
+    """Not even BatchNorm's averages change; the head does, and a head alone cannot begin."""
+    alone = folder / "alone"
+    assert main(arguments(folder, "--steps", 2)) == 0
+    assert main(arguments(folder, "--head_only", "--folder", alone)) != 0
+    assert "--begin" in capsys.readouterr().err
+    (alone / "train").mkdir(parents=True)
+    for path in (folder / "train").iterdir():
+        (alone / "train" / path.name).symlink_to(path)
+    more = ("--steps", 6, "--head_only", "--begin", folder / "out.pt", "--output", alone / "out.pt")
+    assert main(arguments(alone, *more)) == 0
+    before, after = (FaceModel.load(f / "out.pt", flame).state_dict() for f in (folder, alone))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if name.startswith("encoder.")} <= same
+    assert not any(name.startswith("reconstructor.layers") for name in same)
+    report = json.loads((alone / "out.json").read_text())
+    assert "--head_only" in report["command"]
+
+
 def test_weak_supervision_never_looks_at_the_truth(folder, flame):
     args = SimpleNamespace(seed=0, begin=None, backbone="small", hidden=8, supervision="weak",
-                           precision="full", rate=1e-3, batch=4, steps=2)  # fmt: skip
+                           precision="full", rate=1e-3, batch=4, steps=2,
+                           head_only=False)  # fmt: skip
     album = albums.Album(albums.make(folder / "train", PHOTOS), PHOTOS)
     trainer = train_encoder.Trainer(args, parallel.World(0, 1, torch.device("cpu")), album,
                                     flame=flame)  # fmt: skip
