@@ -23,6 +23,7 @@ COMMANDS = {
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
 }
+FINISHED = "what was finished is on disk"
 
 
 def main(argv=None):
@@ -39,8 +40,8 @@ def main(argv=None):
     except ValueError as error:  # bad input: one sentence, no traceback
         print(f"{command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\n{command}: stopped; what was finished is on disk.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{command}: stopped; {str(stop) or FINISHED}.", file=sys.stderr)
         return 130
 
 
@@ -52,7 +53,12 @@ def _run(argv):
         if name in argv[:1]:  # only the chosen command pays for its imports
             importlib.import_module(module).add_arguments(sub)
     args = parser.parse_args(argv)
-    return importlib.import_module(COMMANDS[args.command][0]).run(args) or 0
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args) or 0
+    except KeyboardInterrupt:
+        if "resume" in args:
+            raise KeyboardInterrupt(f"{FINISHED}; the same with --resume goes on") from None
+        raise
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and whether anybody watches."""
+"""Files written whole or not at all, what a training keeps, and whether anybody watches."""
 
 import contextlib
 import errno
@@ -14,6 +14,7 @@ import numpy as np
 DATA = Path(__file__).resolve().parent.parent / "data"
 # what systems say when a disk, a share of it, or a file's largest size is full
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+FULL_TEXTS = [*(f"[Errno {number}]" for number in FULL), "[WinError 112]"]
 
 
 class WriteError(OSError):
@@ -50,9 +51,10 @@ def atomic_path(path):
 
 @contextlib.contextmanager
 def whole_folder(target):
-    """Yield a temporary folder; its files move to the folder ``target`` on success only.
+    """Yield a temporary folder; what is in it moves to the folder ``target`` on success only.
 
-    Files of an older run that the new one lacks stay. Raises WriteError as ``atomic_path``.
+    Files of an older run that the new one lacks stay. Stopped among the moves, it undoes them.
+    Raises WriteError as ``atomic_path``.
     """
     with _room_for(target):
         with _reachable(target):
@@ -62,14 +64,33 @@ def whole_folder(target):
             yield workplace
             with _reachable(target):
                 if target.is_dir():
-                    for path in workplace.iterdir():
-                        path.replace(target / path.name)
+                    _move_all(workplace, target)
                 else:
                     workplace.chmod(0o755)  # mkdtemp makes private folders
                     workplace.replace(target)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(workplace)
+
+
+def _move_all(source, target):
+    """Move what is in a folder into another that is there: all of it, or nothing."""
+    names = [path.name for path in source.iterdir()]
+    aside = Path(tempfile.mkdtemp(prefix=".tmp-", dir=target.parent))
+    try:
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                (target / name).replace(aside / name)
+            (source / name).replace(target / name)
+    except BaseException:
+        for name in names:  # what lies where says how far it came
+            if not (source / name).exists():
+                (target / name).replace(source / name)
+            if (aside / name).exists():
+                (aside / name).replace(target / name)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 @contextlib.contextmanager
@@ -96,12 +117,39 @@ def _room_for(path):
 
 
 def full(error):
-    """Whether an exception means that a disk is full; numpy's and torch's do not say so."""
+    """Whether an exception, or what a program said, means that a disk is full.
+
+    numpy's and torch's do not say so; shutil's hold the texts of all files that failed.
+    """
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
     text = str(error)
+    if any(part in text for part in FULL_TEXTS):
+        return True
     numpys = "requested and" in text and "written" in text
     return numpys or "inline_container" in text or "PytorchStreamWriter" in text
+
+
+@contextlib.contextmanager
+def checkpoint(path, device="cpu"):
+    """Yield what a training keeps in the file ``path``, to go on from.
+
+    Raises ValueError where that is damaged, even if it shows only inside: something is missing or
+    does not fit.
+    """
+    import torch  # here: most who write files need none
+
+    damaged = f"{path} is damaged; delete it to begin again."
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except PermissionError:
+        raise
+    except Exception:  # torch raises many kinds for a damaged file
+        raise ValueError(damaged) from None
+    try:
+        yield state
+    except (AttributeError, LookupError, RuntimeError, TypeError):
+        raise ValueError(damaged) from None
 
 
 def any_path(text):

@@ -4,13 +4,17 @@ A socket's own limit is not enough: it leaves out the resolver, which can take h
 a firewall drops packets, and it begins anew with every address that a host has.
 """
 
+import ast
 import contextlib
-import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 CONNECT = 2.0  # seconds to find a server and be let in, all its addresses together
@@ -31,16 +35,38 @@ def answers(url, seconds=CONNECT):
     if proxy and not urllib.request.proxy_bypass(parts.hostname):
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     address = (parts.hostname, parts.port or PORTS.get(parts.scheme, 80))
-    let_in = threading.Event()
 
     def knock():
         with contextlib.suppress(OSError), socket.create_connection(address, timeout=seconds):
-            let_in.set()
+            return True
 
-    knocking = threading.Thread(target=knock, daemon=True)  # a resolver cannot be interrupted
-    knocking.start()
-    knocking.join(seconds)
-    return let_in.is_set()
+    return _within(seconds, knock)
+
+
+def speaks(url, seconds=SILENCE):
+    """Whether the server of ``url`` says anything within ``seconds``, be it that it may not."""
+
+    def ask():
+        head = urllib.request.Request(url, method="HEAD")
+        try:
+            urllib.request.urlopen(head, timeout=seconds).close()
+        except (urllib.error.HTTPError, HTTPException, ValueError):  # pip will tell what is wrong
+            return True
+        except OSError as error:  # pip has certificates of its own
+            return isinstance(getattr(error, "reason", error), ssl.SSLCertVerificationError)
+        return True
+
+    return _within(seconds, ask)
+
+
+def _within(seconds, find_out):
+    """Whether ``find_out()`` is true, and known within ``seconds``."""
+    found = []
+    # a thread, which can be left alone: a resolver cannot be interrupted
+    asking = threading.Thread(target=lambda: found.append(find_out()), daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return bool(found and found[0])
 
 
 @contextlib.contextmanager
@@ -54,24 +80,44 @@ def impatient(seconds=SILENCE):
         socket.setdefaulttimeout(before)
 
 
-def package_index():
-    """The address of the index that pip takes packages from, as its settings say.
-
-    "" where they name several places, or folders on a disk: it finds out by itself which has what.
-    """
+def package_places():
+    """(servers, places on a disk) that pip takes packages from, as its settings say; addresses."""
     show = [sys.executable, "-m", "pip", "config", "list"]
-    settings = subprocess.run(show, capture_output=True, text=True, check=False).stdout
-    if re.search(r"(extra-index-url|find-links|no-index)=", settings):
-        return ""
-    return next(iter(re.findall(r"index-url='(.+)'", settings)), PYPI)
+    lines = subprocess.run(show, capture_output=True, text=True, check=False).stdout.splitlines()
+    settings = {}
+    for section in ("global.", "install.", "download.", ":env:."):  # each overrules those before
+        for line in lines:
+            name, _, value = line.partition("=")
+            if name.startswith(section):
+                settings[name.removeprefix(section)] = ast.literal_eval(value)
+    places = settings.get("find-links", "").split()
+    if settings.get("no-index", "").lower() not in ("1", "true", "t", "yes", "y", "on"):
+        places += settings.get("index-url", PYPI).split()
+        places += settings.get("extra-index-url", "").split()
+    servers = [place for place in places if urlsplit(place).scheme in PORTS]
+    return [_without_password(s) for s in servers], [p for p in places if p not in servers]
+
+
+def _without_password(url):
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def need_packages(what):
-    """Raise ConnectionError, with ``what`` they are needed for, where no package index answers."""
-    index = package_index()
-    if not answers(index):
-        raise ConnectionError(f"{what}: {index} does not answer; connect to the network, then "
-                              "try again.")  # fmt: skip
+    """Raise ConnectionError, with ``what`` they are needed for, where a server of pip's is silent.
+
+    With packages on a disk too it is only said: all may lie there.
+    """
+    servers, folders = package_places()
+    with ThreadPoolExecutor(max(1, len(servers))) as pool:
+        spoken = list(pool.map(speaks, servers))
+    silent = [server for server, spoke in zip(servers, spoken, strict=True) if not spoke]
+    if not silent:
+        return
+    told = f"{what}: {' and '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
+    if not folders:
+        raise ConnectionError(f"{told}; connect to the network, then try again.")
+    print(f"{told}; what is not in {' or '.join(folders)} cannot be had.", flush=True)
 
 
 if __name__ == "__main__":  # by make, before anything is installed

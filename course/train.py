@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from course import metrics
+from course import files, metrics
 from course.facecode import resolve_device
 from course.files import DATA, any_path, atomic_path, quiet, write_text
 from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss, load
@@ -157,7 +157,10 @@ def batches(images, landmarks, rng, size=64):
 
 
 def train_landmarks(photos, held_out, args):
-    """Train from scratch or from the folder's checkpoint; writes weights, returns a report."""
+    """Train from scratch or from the folder's checkpoint; writes weights, returns a report.
+
+    Raises ValueError for a damaged checkpoint.
+    """
     images, landmarks, _ = photos
     inside = ((landmarks > -14) & (landmarks < SIZE + 14)).all((1, 2))
     images, landmarks = images[inside], landmarks[inside]
@@ -172,13 +175,13 @@ def train_landmarks(photos, held_out, args):
     average = copy.deepcopy(net).eval()
     checkpoint, step, seconds = args.folder / "checkpoint.pt", 0, 0.0
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["steps"] == args.steps and state["photos"] == len(images):
-            net.load_state_dict(state["net"])
-            average.load_state_dict(state["average"])
-            optimizer.load_state_dict(state["optimizer"])
-            step, seconds = state["step"], state["seconds"]
-            print(f"going on from step {step} of {args.steps}")
+        with files.checkpoint(checkpoint, device) as state:
+            if state["steps"] == args.steps and state["photos"] == len(images):
+                net.load_state_dict(state["net"])
+                average.load_state_dict(state["average"])
+                optimizer.load_state_dict(state["optimizer"])
+                step, seconds = state["step"], state["seconds"]
+                print(f"going on from step {step} of {args.steps}")
     stream = batches(images, landmarks, np.random.default_rng([args.seed, step]))
     start, recent = time.perf_counter() - seconds, []
     bar = tqdm(total=args.steps, initial=step, desc="landmarks", disable=quiet())

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from course import metrics
+from course import files, metrics
 from course.detail import WEIGHTS, DetailModel
 from course.detail_album import HELD_OUT, PHOTO, make_album, studio
 from course.files import DATA, any_path, atomic_path, quiet, write_text
@@ -39,6 +39,7 @@ PEOPLE, JUDGED = 240, 16  # trained on, and set aside
 FOLDER = DATA.parent / "runs" / "detail"
 STRONGER = 5  # how much a discriminator's view of detail is amplified
 FOLD_STEPS, FOLD_BATCH = 600, 16  # of learning the folds' strengths
+PARTS = ("model", "average", "critic", "optimizer", "critics")  # of a Trainer, in its checkpoint
 
 
 def add_arguments(parser):
@@ -218,20 +219,19 @@ class Trainer:
             self.save(path)
 
     def save(self, path):
-        parts = ("model", "average", "critic", "optimizer", "critics")
-        state = {name: getattr(self, name).state_dict() for name in parts}
+        state = {name: getattr(self, name).state_dict() for name in PARTS}
         with atomic_path(path) as temporary:
             torch.save(state | {"step": self.step, "seconds": self.seconds,
                                 "folded": self.folded}, temporary)  # fmt: skip
 
     def restore(self, path):
-        """Go on from a checkpoint if there is one. Raises ValueError for another model's."""
+        """Go on from a checkpoint if there is one. Raises ValueError where it is damaged."""
         if not Path(path).is_file():
             return
-        state = torch.load(path, weights_only=True)
-        self.step, self.seconds, self.folded = map(state.pop, ("step", "seconds", "folded"))
-        for name, part in state.items():
-            getattr(self, name).load_state_dict(part)
+        with files.checkpoint(path) as state:
+            for name in PARTS:
+                getattr(self, name).load_state_dict(state[name])
+            self.step, self.seconds, self.folded = (state[n] for n in ("step", "seconds", "folded"))
 
 
 def beyond(relief, canvas, light, photo, *pictures):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
-from course import gan, real_faces
+from course import files, gan, real_faces
 from course.export import to_uint8
 from course.facecode import resolve_device
 from course.files import DATA, any_path, atomic_path, quiet
@@ -202,7 +202,10 @@ def components(faces, count):
 
 
 def train(game, faces, args):
-    """Play all epochs, from --save's checkpoint where there is one of the same settings."""
+    """Play all epochs, from --save's checkpoint where there is one.
+
+    Raises ValueError where that is damaged or of other settings.
+    """
     steps = args.warm_up + args.n_epochs * -(-args.per_epoch // args.batch_size)
     known = components(faces, args.latent_dim) if args.warm_up or args.anchor else None
     noise = torch.Generator().manual_seed(args.seed + 1)
@@ -212,13 +215,13 @@ def train(game, faces, args):
     checkpoint, log, step = args.save / "checkpoint.pt", [], 0
     device = next(game.generator.parameters()).device
     if checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["settings"] != settings:
-            raise ValueError(f"{checkpoint} is of a training with other flags; give another --save "
-                             "and --images, or delete it.")  # fmt: skip
-        game.load_state_dict(state["game"])
-        noise.set_state(state["noise"].cpu())
-        log, step = state["log"], state["step"]
+        with files.checkpoint(checkpoint, device) as state:
+            if state["settings"] != settings:
+                raise ValueError(f"{checkpoint} is of a training with other flags; give another "
+                                 "--save and --images, or delete it.")  # fmt: skip
+            game.load_state_dict(state["game"])
+            noise.set_state(state["noise"].cpu())
+            log, step = state["log"], state["step"]
 
     def keep():
         with atomic_path(checkpoint) as temporary:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from course import albums
+from course import albums, files
 from course.encoder import FaceModel
 from course.facecode import resolve_device
 from course.files import any_path, atomic_path, quiet, write_text
@@ -23,6 +23,7 @@ from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, li
 
 CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
 BEGUN = 6000  # photographs that the first, linear map is made from
+CHECKPOINT = "identity-checkpoint.pt"  # in the encoder's folder
 CROP, CROP_SCALE = 112, 1.6  # pixels a side of what is compared, side over the landmarks' box
 
 
@@ -41,6 +42,10 @@ def run(args):
     aside = min(CHECKED, args.photos // 16 * 2)
     if args.steps < 1 or args.batch < 4 or args.photos - aside < args.batch:
         raise ValueError("at least one step, four photographs a step and as many to choose from")
+    checkpoint = args.folder / CHECKPOINT
+    if checkpoint.is_file() and not args.resume:
+        raise ValueError(f"{checkpoint} is there from an earlier run; add --resume to go on, or "
+                         "delete it.")  # fmt: skip
     if args.threads:
         torch.set_num_threads(args.threads)
     paths = albums.make(args.folder / "train", args.photos, 2, args.seed, args.workers)
@@ -92,7 +97,10 @@ def begin(album, count, encoder):
 
 
 def train(album, count, args):
-    """Train on the first ``count`` photographs, from an encoder or the checkpoint; the report."""
+    """Train on the first ``count`` photographs, from an encoder or the checkpoint; the report.
+
+    Raises ValueError for a checkpoint that is damaged or of another run.
+    """
     device = resolve_device(args.device)
     torch.manual_seed(args.seed)
     net = begin(album, count, args.begin)
@@ -100,16 +108,16 @@ def train(album, count, args):
     average = copy.deepcopy(net).eval()
     first = judge(average, album, count, device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=0.02)
-    path, step, seconds = args.folder / "identity-checkpoint.pt", 0, 0.0
-    if path.is_file() and args.resume:
-        state = torch.load(path, map_location=device, weights_only=True)
-        if state["steps"] != args.steps or state["photos"] != count:
-            raise ValueError(f"{path} is of a run with other settings.")
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, seconds = state["step"], state["seconds"]
-        print(f"going on from step {step} of {args.steps}")
+    path, step, seconds = args.folder / CHECKPOINT, 0, 0.0
+    if path.is_file():
+        with files.checkpoint(path, device) as state:
+            if state["steps"] != args.steps or state["photos"] != count:
+                raise ValueError(f"{path} is of a run with other settings.")
+            net.load_state_dict(state["net"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, seconds = state["step"], state["seconds"]
+            print(f"going on from step {step} of {args.steps}")
 
     def make(at):
         numbers = chosen(at, args.seed, count, args.batch, pairs=True)

@@ -40,7 +40,7 @@ from course.flame import FLAME
 from course.flame_files import BUILT_IN
 from course.head import build
 from course.losses import IdentityNet
-from course.teach import set_repo
+from course.teach import offline, set_repo
 
 resource = pytest.importorskip("resource", reason="Windows has no such limit")
 NAMES = ("two words", "我的脸", "back\\slash", "a.b 'c' $d")
@@ -184,6 +184,48 @@ def test_ctrl_c(name, home, flame, mesh, monkeypatch):
     assert [p.name for p in home.rglob(".tmp-*")] == []
 
 
+def face(folder, tag, names):
+    with whole_folder(folder) as workplace:
+        for name in names:
+            write_text(workplace / name, tag)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, PermissionError(13, "in use")])
+@pytest.mark.parametrize("k", range(1, 7))
+def test_a_folder_that_is_there_is_replaced_whole(stop, k, home, monkeypatch):
+    """Stopped at the k-th move: each of three files to its place, and what was there out of it."""
+    face(home / "face", "old", ("a.txt", "b.txt", "older.txt"))
+    before, moves, move = contents(home), [], Path.replace
+
+    def stops(path, target):
+        moves.append(path)
+        if len(moves) == k:
+            raise stop
+        return move(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.Path, "replace", stops)
+        with pytest.raises((KeyboardInterrupt, WriteError)):
+            face(home / "face", "new", ("a.txt", "b.txt", "c.txt"))
+    assert contents(home) == before
+    assert list(home.rglob(".tmp-*")) == []
+
+
+def test_folders_in_a_folder_are_replaced(home):
+    face(home / "face", "old", ("a/a.txt", "older.txt"))
+    face(home / "face", "new", ("a/b.txt",))
+    found = {p.as_posix(): text for p, text in contents(home).items()}
+    assert found == {"face/a/b.txt": b"new", "face/older.txt": b"old"}
+    assert list(home.rglob(".tmp-*")) == []
+
+
+def test_what_is_full():
+    why = "[Errno 28] No space left on device: 'b'"
+    assert files.full(shutil.Error([("a", "b", "[Errno 13] Permission denied"), ("a", "b", why)]))
+    assert files.full(f"ERROR: Could not install packages due to an OSError: {why}")
+    assert not files.full(shutil.Error([("a", "b", "[Errno 13] Permission denied: 'b'")]))
+
+
 # ------------------------------------------------------------------ commands
 
 
@@ -221,6 +263,112 @@ def test_set_repo_on_a_full_disk(tmp_path):
     with full_disk(200), pytest.raises(WriteError, match="disk is full"):
         set_repo.run(argparse.Namespace(url="https://github.com/a/b"), tmp_path)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["full disk", "Ctrl-C"])
+def test_set_repo_goes_on_where_it_stopped(how, tmp_path, monkeypatch):
+    """At the third of its files."""
+    old = set_repo.current()
+    (tmp_path / "notebooks").mkdir()
+    for name in ("README.md", "notebooks/0.ipynb", "notebooks/1.ipynb"):
+        (tmp_path / name).write_text(old + " " * (9000 if "1" in name else 9))
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nurls = {{Repository = "{old}"}}\n')
+    tried, write = [], set_repo.write_text
+
+    def stops(path, text):
+        tried.append(path)
+        if how == "Ctrl-C" and len(tried) == 3:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(set_repo, "write_text", stops)
+    args = argparse.Namespace(url="a-school/faces")
+    with full_disk(4000), pytest.raises((KeyboardInterrupt, WriteError)):
+        set_repo.run(args, tmp_path)
+    assert len(tried) > 1
+    monkeypatch.undo()
+    assert set_repo.run(args, tmp_path) == 0
+    for path in set_repo.places(tmp_path):
+        text = path.read_text()
+        assert "a-school/faces" in text, path
+        assert old not in text, path
+
+
+def test_offline_on_a_full_disk(tmp_path, monkeypatch, capsys):
+    """While the course is copied there."""
+    monkeypatch.setattr(offline.network, "need_packages", lambda what: None)
+    with full_disk(100_000):
+        assert main(["offline", str(tmp_path / "stick")]) == 2
+    said = r"offline: \S+stick was not written, the disk is full; [^\n]{,99}\.\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_when_pip_fills_the_disk(tmp_path, monkeypatch, capfd):
+    wheels, stick = tmp_path / "wheels", tmp_path / "stick"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "big-1.0-py3-none-any.whl", "w") as wheel:
+        for name, text in (("METADATA", "Metadata-Version: 2.1\nName: big\nVersion: 1.0\n"),
+                           ("WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n"),
+                           ("RECORD", "x" * 90_000)):  # fmt: skip
+            wheel.writestr(f"big-1.0.dist-info/{name}", text)
+    for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", wheels), ("CONFIG_FILE", os.devnull)):
+        monkeypatch.setenv(f"PIP_{name}", str(value))
+    monkeypatch.setattr(offline, "SHIPPED", ("LICENSE",))
+    monkeypatch.setattr(offline, "requirements", lambda *_: ["big==1.0"])
+    with full_disk(50_000):
+        assert main(["offline", str(stick)]) == 2
+    said = capfd.readouterr().err
+    assert "[Errno 27]" in said  # pip's own line
+    assert "network" not in said
+    assert re.search(r"\noffline: pip found the disk full, [^\n]+ type the same again\.\n$", said)
+    assert not stick.exists()
+    assert list(tmp_path.glob(".tmp-*")) == []
+
+
+@pytest.mark.parametrize(
+    "damage", ["empty", "text", "half", "flipped", "another", "a list", "lean"]
+)
+def test_damaged_checkpoints(damage, tmp_path):
+    """One sentence, whatever is wrong with the file."""
+    path, net = tmp_path / "checkpoint.pt", torch.nn.Linear(30, 10)
+    torch.save({"net": net.state_dict()}, path)
+    whole = path.read_bytes()
+    with files.checkpoint(path) as state:
+        net.load_state_dict(state["net"])
+    if damage in ("empty", "text", "half"):
+        path.write_bytes(
+            {"empty": b"", "text": b"cut short", "half": whole[: len(whole) // 2]}[damage]
+        )
+    elif damage == "flipped":
+        path.write_bytes(whole.replace(b"weight", b"we\x80ght"))
+    else:
+        kept = {"another": torch.nn.Linear(3, 10).state_dict(), "lean": {}}.get(damage)
+        torch.save([1, 2] if damage == "a list" else {"net": kept}, path)
+    with (
+        pytest.raises(ValueError, match=r"checkpoint\.pt is damaged; delete it to begin again\.$"),
+        files.checkpoint(path) as state,
+    ):
+        net.load_state_dict(state["net"])
+
+
+def test_a_checkpoint_of_another_run_is_not_damaged(tmp_path):
+    torch.save({"steps": 3}, tmp_path / "checkpoint.pt")
+    with (
+        pytest.raises(ValueError, match="other flags"),
+        files.checkpoint(tmp_path / "checkpoint.pt"),
+    ):
+        raise ValueError("other flags")
+
+
+def test_gan_with_a_damaged_checkpoint(tmp_path, capsys):
+    command = [*GAN, "--images", str(tmp_path / "images"), "--save", str(tmp_path)]
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
+    assert main(command) == 2
+    said = r"gan: \S+checkpoint\.pt is damaged; delete it to begin again\.\n"
+    assert re.fullmatch(said, capsys.readouterr().err)
+    (tmp_path / "checkpoint.pt").unlink()
+    assert main(command) == 0
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, capsys):

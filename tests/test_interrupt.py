@@ -17,7 +17,7 @@ import torch
 from skimage.data import astronaut
 
 from course import film, reconstruct
-from course.__main__ import main
+from course.__main__ import FINISHED, main
 from course.experiments import run_grid
 from course.workers import spread
 
@@ -69,13 +69,13 @@ def alive(people):
     return found
 
 
-def stopped(process, everybody=True, how=signal.SIGINT):
+def stopped(process, everybody=True, how=signal.SIGINT, told=FINISHED):
     """Press Ctrl-C, as a terminal does for the whole group or as ``kill``; what it says."""
     below = family(process)
     (os.killpg if everybody else os.kill)(process.pid, how)
     output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, output + errors
-    assert re.fullmatch(r"\s*\S+: stopped; what was finished is on disk\.\n", errors)
+    assert re.fullmatch(rf"\s*\S+: stopped; {re.escape(told)}\.\n", errors)
     until(lambda: not alive(below), None, "orphans")
     return output
 
@@ -210,7 +210,7 @@ def test_fitting(tmp_path):
     with running(course("reconstruct", "-i", pictures, "-s", out, "--detector", "built-in",
                         "--saveVis", "false")) as process:  # fmt: skip
         until(lambda: (out / "a").is_dir(), process, "the first face")
-        stopped(process)
+        stopped(process, told=f"{FINISHED}; the same with --resume goes on")
     assert [p.name for p in out.iterdir()] == ["a"]
     jobs = reconstruct.collect([str(pictures)])
     parser = reconstruct.argparse.ArgumentParser()

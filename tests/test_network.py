@@ -1,5 +1,6 @@
 """Nothing hangs without a network: servers that let us in and are silent, resolvers that sleep."""
 
+import http.server
 import os
 import socket
 import subprocess
@@ -17,7 +18,8 @@ import skimage.data
 import torch
 
 from course import network, photo, real_faces
-from course.teach import setup
+from course.__main__ import main
+from course.teach import offline, setup
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 5.0  # seconds that one call may wait
@@ -160,20 +162,108 @@ def pip_asks(monkeypatch):
     return lambda address: monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
 
 
-def test_where_pip_looks(pip_asks, monkeypatch):
-    assert network.package_index() == network.PYPI
-    pip_asks("http://mirror")
-    assert network.package_index() == "http://mirror/simple"
-    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
-    assert network.answers(network.package_index()), "packages may lie on this disk"
+def test_where_pip_looks(pip_asks, monkeypatch, tmp_path):
+    assert network.package_places() == ([network.PYPI], [])
+    pip_asks("http://me:secret@mirror")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://one/simple file:///two")
+    servers = ["http://mirror/simple", "https://one/simple"]
+    assert network.package_places() == (servers, ["file:///two"])
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels http://three")
+    assert network.package_places() == (["http://three", *servers], ["wheels", "file:///two"])
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert network.package_places() == (["http://three"], ["wheels"])
+    settings = tmp_path / "pip.conf"
+    settings.write_text("[global]\nindex-url = http://a\nextra-index-url =\n  http://c\n  http://d\n"
+                        "[install]\nindex-url = http://b\n")  # fmt: skip
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    for name in ("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "NO_INDEX"):
+        monkeypatch.delenv(f"PIP_{name}")
+    assert network.package_places() == (["http://b", "http://c", "http://d"], [])
 
 
-def test_packages_from_nowhere(silent, pip_asks, monkeypatch, clock):
+@pytest.fixture
+def refusing():
+    """The address of a server that says 404 to everything."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_who_speaks(silent, refusing, clock):
+    assert network.speaks(refusing)
+    assert not network.speaks(f"http://127.0.0.1:{closed_port()}")
+    assert clock() < LIMIT
+    assert not network.speaks(silent)
+    assert clock() < LIMIT
+
+
+def test_a_resolver_that_sleeps_is_silent(sleeping_resolver, clock):
+    assert not network.speaks("https://pypi.org/simple")
+    assert clock() < LIMIT
+
+
+@pytest.mark.parametrize("where", ["closed", "silent"])
+def test_offline_knocks_on_every_index(
+    where, silent, refusing, pip_asks, monkeypatch, tmp_path, capsys
+):
+    """An extra index that does not answer is said at once, even where the first one does."""
+    pip_asks(refusing)
+    extra = f"http://127.0.0.1:{closed_port()}" if where == "closed" else silent
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"{extra}/one {extra}/two")
+    start = time.monotonic()
+    network.package_places()
+    settled = time.monotonic()  # pip itself takes its time to start
+    assert main(["offline", str(tmp_path / "stick")]) == 2
+    assert time.monotonic() - settled < LIMIT + settled - start
+    said = capsys.readouterr().err
+    assert said == (f"offline: The wheels have to be fetched: {extra}/one and {extra}/two do not "
+                    "answer; connect to the network, then try again.\n")  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packages_on_a_disk_need_no_network(pip_asks, monkeypatch, capsys):
+    address = f"http://127.0.0.1:{closed_port()}"
+    pip_asks(address)
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    network.need_packages("They are needed")
+    assert capsys.readouterr().out == (f"They are needed: {address}/simple does not answer; what "
+                                       "is not in /wheels cannot be had.\n")  # fmt: skip
+
+
+def test_pip_does_not_wait_long(refusing, pip_asks, monkeypatch, tmp_path):
+    """A server that falls silent once it has been knocked on."""
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, stderr=b"")
+
+    pip_asks(refusing)
+    monkeypatch.setattr(offline.subprocess, "run", run)
+    with pytest.raises(ValueError, match="pip did not get all wheels"):
+        offline.download(tmp_path, None, [f"{sys.version_info.major}.{sys.version_info.minor}"])
+    assert float(asked[0][asked[0].index("--timeout") + 1]) <= network.SILENCE
+    assert asked[0][asked[0].index("--retries") + 1] == "0"
+
+
+def test_packages_from_nowhere(silent, refusing, pip_asks, monkeypatch, clock):
     monkeypatch.setattr(setup, "missing_packages", lambda: ["no-such-package-at-all>=4"])
-    pip_asks(f"http://127.0.0.1:{closed_port()}")
-    with pytest.raises(ConnectionError, match=r"at-all>=4 have to be .* does not answer; connect"):
-        setup.install_missing()
-    pip_asks(silent)
+    for nobody in (f"http://127.0.0.1:{closed_port()}", silent):
+        pip_asks(nobody)
+        with pytest.raises(ConnectionError, match=r"at-all>=4 have .* does not answer; connect"):
+            setup.install_missing()
+    pip_asks(refusing)
     with pytest.raises(ConnectionError, match=r"pip could not install no-such-package-at-all"):
         setup.install_missing()
     assert clock() < 3 * BUSY  # pip's own five tries of 15 seconds would take longer

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from course.__main__ import main
 from course.teach import offline
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -22,12 +23,12 @@ def pip(monkeypatch):
     """Every pip command, instead of running it; a wheel of torch appears where it would."""
     ran = []
 
-    def run(command, check):
+    def run(command, stderr, check):
         ran.append(command)
         wheels = offline.Path(command[command.index("--dest") + 1])
         wheels.mkdir(exist_ok=True)
         (wheels / "torch-2.13.0-cp399-cp399-any.whl").touch()
-        return SimpleNamespace(returncode=0)
+        return SimpleNamespace(returncode=0, stderr=b"")
 
     monkeypatch.setattr(offline.subprocess, "run", run)
     return ran
@@ -72,10 +73,35 @@ def test_foreign_machines(tmp_path, pip):
 
 
 def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
-    failed = SimpleNamespace(returncode=1)
+    failed = SimpleNamespace(returncode=1, stderr="pip’s own".encode())
     monkeypatch.setattr(offline.subprocess, "run", lambda *_, **__: failed)
     monkeypatch.setattr(offline, "SHIPPED", ("LICENSE",))
     with pytest.raises(ValueError, match="pip did not get all wheels"):
+        make(tmp_path / "stick")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_says_that_nothing_is_left(tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "stick"
+    monkeypatch.setattr(offline, "SHIPPED", ("LICENSE",))
+    monkeypatch.setattr(offline.subprocess, "run", interrupted)
+    assert main(["offline", str(folder)]) == 130
+    assert capsys.readouterr().err == f"\noffline: stopped; nothing is left of it in {folder}.\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_errors_of_copying_are_one_line(tmp_path, monkeypatch):
+    """A stick that is pulled out: the first of many."""
+    why = [("a", "b", f"[Errno 5] Input/output error: '{k}'") for k in range(99)]
+
+    def pulled(*_, **__):
+        raise shutil.Error(why)
+
+    monkeypatch.setattr(offline.shutil, "copytree", pulled)
+    with pytest.raises(OSError, match=r"^\[Errno 5\] Input/output error: '0'$"):
         make(tmp_path / "stick")
     assert not list(tmp_path.iterdir())
 
@@ -101,7 +127,8 @@ def test_start_says_which_python_it_has_wheels_for(tmp_path, pip, monkeypatch):
 
 def test_without_a_network_it_does_not_begin(tmp_path, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(offline.network, "answers", lambda index: False)
+    monkeypatch.setattr(offline.network, "package_places", lambda: (["http://mirror"], []))
+    monkeypatch.setattr(offline.network, "speaks", lambda index: False)
     with pytest.raises(ConnectionError, match=r"wheels .* does not answer; connect"):
         make(tmp_path / "stick")
     assert not (tmp_path / "stick").exists()

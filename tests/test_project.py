@@ -129,6 +129,12 @@ def test_ci_calls_the_readmes_command():
     assert "make test" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
+def test_every_week_the_long_tests_run():
+    text = (ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8")
+    for command in ("steadiness.py", "fuzz_photo.py --count 10000"):
+        assert f"tests/{command}" in text
+
+
 def test_ci_has_the_oldest_and_the_newest_packages_and_colab():
     text = (ROOT / ".github" / "workflows" / "versions.yml").read_text(encoding="utf-8")
     jobs = {part.split(":")[0]: part for part in re.split(r"^  (?=\w+:)", text, flags=re.MULTILINE)}

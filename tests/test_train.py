@@ -67,6 +67,13 @@ def test_an_interrupted_run_goes_on(small, tmp_path, monkeypatch, capsys):
     assert "going on from step 3 of 5" in capsys.readouterr().out
 
 
+def test_a_damaged_checkpoint_is_one_sentence(small, tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
+    assert main(arguments(tmp_path, 5)) == 2
+    said = capsys.readouterr().err
+    assert said == f"train: {tmp_path / 'checkpoint.pt'} is damaged; delete it to begin again.\n"
+
+
 def test_a_run_starts_from_weights(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "batches", few)
     assert main([*arguments(tmp_path, 3)]) == 0

@@ -81,6 +81,44 @@ def test_command_trains_resumes_and_reports(album, shelf, tmp_path, flame, monke
     assert "two steps" in capsys.readouterr().err
 
 
+def test_an_interrupted_run_goes_on_alike(album, shelf, tmp_path, monkeypatch, capsys):
+    """In the middle of the texture; then its checkpoint is damaged."""
+    monkeypatch.setattr(train_detail, "JUDGED", 2)
+    monkeypatch.setattr(train_detail, "HELD_OUT", 0)
+    monkeypatch.setattr(train_detail, "judge", lambda *_: {"psnr": 0.0})
+    own, checkpoint = train_detail.Trainer._one, shelf / "checkpoint.pt"
+
+    def words(name):
+        return ["train", "detail", "--people", "2", "--batch", "2", "--folds", "1", "--steps", "2",
+                "--folder", str(shelf), "--output", str(tmp_path / name)]  # fmt: skip
+
+    def stops(self, *given):
+        if self.step == 1:
+            raise KeyboardInterrupt
+        return own(self, *given)
+
+    assert main(words("once.pt")) == 0
+    assert not checkpoint.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(train_detail.Trainer, "_one", stops)
+        assert main(words("twice.pt")) == 130
+    said = capsys.readouterr().err
+    assert "train: stopped; what was finished is on disk.\n" in said  # it has no --resume
+    assert not (tmp_path / "twice.pt").exists()
+    kept = checkpoint.read_bytes()
+    checkpoint.write_bytes(kept[:99])
+    assert main(words("twice.pt")) == 2
+    said = capsys.readouterr().err
+    assert said == f"train: {checkpoint} is damaged; delete it to begin again.\n"
+    checkpoint.write_bytes(kept)
+    assert main(words("twice.pt")) == 0
+    once, twice = (
+        torch.load(tmp_path / n, weights_only=True)["state"] for n in ("once.pt", "twice.pt")
+    )
+    assert all(torch.allclose(once[name], twice[name], atol=1e-3) for name in once)
+    assert not checkpoint.exists()
+
+
 def test_folds_are_principal_components(flame):
     """Displacements of few dimensions are found again from their strengths."""
     generator = torch.Generator().manual_seed(0)

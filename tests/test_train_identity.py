@@ -65,8 +65,45 @@ def test_a_run_learns_goes_on_and_reports(folder, capsys, monkeypatch):
     assert "going on from step 6 of 6" in capsys.readouterr().out
     assert main(arguments(folder, "--steps", 7, "--resume")) == 2
     assert main(arguments(folder, "--steps", 0)) == 2
+    capsys.readouterr()
     encoder("small").save(folder / "small.pt")
-    assert main([*arguments(folder, "--steps", 6), "--begin", str(folder / "small.pt")]) == 2
+    small = ["--resume", "--begin", str(folder / "small.pt")]
+    assert main([*arguments(folder, "--steps", 6), *small]) == 2
+    assert "has the backbone small" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on_alike(folder, monkeypatch, capsys):
+    steps, checkpoint = ("--steps", 6), folder / train_identity.CHECKPOINT
+    assert main(arguments(folder, *steps, "--output", folder / "once.pt")) == 0
+    checkpoint.unlink()
+    rate = train_identity.rate
+
+    def stops(highest, step, steps):
+        if step == 3:
+            raise KeyboardInterrupt
+        return rate(highest, step, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_identity, "rate", stops)
+        assert main(arguments(folder, *steps)) == 130
+    assert "is on disk; the same with --resume goes on.\n" in capsys.readouterr().err
+    assert not (folder / "id.pt").exists()
+    kept = checkpoint.read_bytes()
+    # nothing is lost by typing it again
+    assert main(arguments(folder, *steps)) == 2
+    said = capsys.readouterr().err
+    assert said == (f"train: {checkpoint} is there from an earlier run; add --resume to go on, or "
+                    "delete it.\n")  # fmt: skip
+    assert checkpoint.read_bytes() == kept
+    checkpoint.write_bytes(b"cut short")
+    assert main(arguments(folder, *steps, "--resume")) == 2
+    said = capsys.readouterr().err
+    assert said == f"train: {checkpoint} is damaged; delete it to begin again.\n"
+    checkpoint.write_bytes(kept)
+    assert main(arguments(folder, *steps, "--resume")) == 0
+    assert "going on from step 3 of 6" in capsys.readouterr().out
+    once, twice = (IdentityNet.load(folder / name).state_dict() for name in ("once.pt", "id.pt"))
+    assert all(torch.allclose(once[name], twice[name], atol=1e-3) for name in once)
 
 
 def test_the_judge_knows_perfect_and_blind(folder):

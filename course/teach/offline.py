@@ -7,12 +7,13 @@ import itertools
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from course import network
-from course.files import any_path, quiet, whole_folder
+from course.files import WriteError, any_path, full, quiet, whole_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 # what a learner gets; data/flame (somebody's licence), runs and results stay here
@@ -57,8 +58,12 @@ def this_platform():
 
 
 def download(wheels, platforms, versions):
-    """Fetch wheels for the named platforms, or, where they are None, for this very machine."""
+    """Fetch wheels for the named platforms, or, where they are None, for this very machine.
+
+    Raises WriteError where a disk is full, ValueError where pip fails for another reason.
+    """
     pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check",
+           "--timeout", str(network.SILENCE), "--retries", "0",
            "--only-binary", ":all:", "--dest", str(wheels), *["--quiet"] * quiet()]  # fmt: skip
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     for platform, version in itertools.product(platforms or [None], versions):
@@ -71,7 +76,15 @@ def download(wheels, platforms, versions):
             target += [word for tag in tags for word in ("--platform", tag)]
         whose = f"{platform or 'this machine'} with Python {version}"
         print(f"{whose}: {len(packages)} packages …", flush=True)
-        if subprocess.run([*pip, *target, *packages], check=False).returncode:
+        done = subprocess.run([*pip, *target, *packages], stderr=subprocess.PIPE, check=False)
+        said = done.stderr.decode(errors="replace")
+        print(said, end="", file=sys.stderr, flush=True)
+        if done.returncode and full(said):
+            raise WriteError(
+                f"pip found the disk full, that of the folder or that of {tempfile.gettempdir()}; "
+                "make room and type the same again."
+            )
+        if done.returncode:
             raise ValueError(
                 f"pip did not get all wheels for {whose}; its last line says why. "
                 "Is there a network today? If a package has no wheel for it, try another --python."
@@ -84,25 +97,39 @@ def download(wheels, platforms, versions):
             )
 
 
+def fill(workplace, args):
+    """The course, the wheels and what a learner begins with, in a folder."""
+    for name in SHIPPED:
+        source, target = ROOT / name, workplace / "face-course" / name
+        target.parent.mkdir(exist_ok=True)
+        if source.is_dir():
+            try:
+                shutil.copytree(source, target, ignore=LEFT_OUT)
+            except shutil.Error as error:  # a reason for every file: the first will do
+                raise OSError(error.args[0][0][-1]) from None
+        else:
+            shutil.copy2(source, target)
+    download(workplace / "wheels", args.platforms, args.python)
+    shutil.copy2(Path(__file__).with_name("offline_start.py"), workplace / "start.py")
+    text = FIRST.format(versions=" or ".join(args.python))
+    (workplace / "READ ME FIRST.txt").write_text(text, encoding="utf-8")
+
+
 def run(args):
+    """Make the folder; exit code 0. Raises ValueError, ConnectionError or WriteError."""
     folder = any_path(args.folder).resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ValueError(f"{folder} is there already, and not empty; name a new folder.")
     if any(folder.is_relative_to(ROOT / name) for name in SHIPPED):
         raise ValueError(f"{folder} is inside what is copied; name a folder elsewhere.")
-    network.need_packages("The wheels have to be fetched")
-    with whole_folder(folder) as workplace:
-        for name in SHIPPED:
-            source, target = ROOT / name, workplace / "face-course" / name
-            target.parent.mkdir(exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=LEFT_OUT)
-            else:
-                shutil.copy2(source, target)
-        download(workplace / "wheels", args.platforms, args.python)
-        shutil.copy2(Path(__file__).with_name("offline_start.py"), workplace / "start.py")
-        text = FIRST.format(versions=" or ".join(args.python))
-        (workplace / "READ ME FIRST.txt").write_text(text, encoding="utf-8")
+    try:
+        network.need_packages("The wheels have to be fetched")
+        with whole_folder(folder) as workplace:
+            fill(workplace, args)
+    except KeyboardInterrupt:
+        if (folder / "start.py").is_file():
+            raise
+        raise KeyboardInterrupt(f"nothing is left of it in {folder}") from None
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e9
     print(f"{folder}: {size:.1f} GB. A learner copies it and types `python start.py` in it.")
     return 0

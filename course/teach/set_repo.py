@@ -26,9 +26,9 @@ def current(root=ROOT):
 
 
 def places(root=ROOT):
-    """Files that repeat the address."""
-    files = [root / "pyproject.toml", root / "README.md", *(root / "notebooks").glob("*.ipynb")]
-    return [*files, *(root / "notebooks").glob("*.md")]
+    """Files that repeat the address; last the one that holds it: what was stopped can go on."""
+    files = [root / "README.md", *(root / "notebooks").glob("*.ipynb")]
+    return [*files, *(root / "notebooks").glob("*.md"), root / "pyproject.toml"]
 
 
 def run(args, root=ROOT):

@@ -97,6 +97,16 @@ def device():
     return resolve_device()
 
 
+def fitting(load, *args, **options):
+    """Weights as ``load(*args, **options)`` reads them, or None and a printed sentence: where they
+    are not here, or were made for another head."""
+    try:
+        return load(*args, **options)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"Going on without it: {error}")
+        return None
+
+
 def budget(cpu, gpu):
     """How much work a cell does: ``cpu`` on a CPU, ``gpu`` on a GPU."""
     return gpu if device().type == "cuda" else cpu
