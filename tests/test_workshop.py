@@ -6,9 +6,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from course.__main__ import COMMANDS
+from course.benchmark_notebooks import COLUMNS, OUTPUT
+from course.experiments import read_csv
 from course.teach.solutions import EXERCISES, QUESTIONS, load_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -127,6 +130,89 @@ def test_plans_add_up():
     (table,) = tables(text)
     assert sum(int(head.split()[0]) for head in table[0] if head.endswith(" min")) == int(minutes)
     assert [row[0] for row in table[1:]] == [str(k + 1) for k in range(int(weeks))]
+
+
+@functools.cache
+def lesson_minutes():
+    """{(notebook, section): minutes} of the lessons; a row's minutes are shared by its sections."""
+    minutes = {}
+    for path in NOTEBOOKS:
+        slot = next(t for t in tables(lesson(int(path.name[:2]))) if t[0][0] == "min")
+        for row in slot[1:]:
+            here = named(row[1])
+            minutes |= dict.fromkeys(here, int(row[0]) / len(here))
+    return minutes
+
+
+def needed(text):
+    """Minutes that the lessons give to the sections a plan names; groups work side by side."""
+    each = Counter()
+    for notebook, section in named(text):  # what a lesson sends home has no minutes
+        each[notebook] += lesson_minutes().get((notebook, section), 0)
+    return max(each.values(), default=0) if "groups" in text else sum(each.values())
+
+
+def test_plans_have_time_for_what_they_name():
+    """At most a fifth less than the lessons: "exercise 10.3 together" saves that, no more."""
+    assert sum(lesson_minutes().values()) == pytest.approx(30 + 90 * 10)
+    slots = []
+    for head, *rows in tables(PLANS):
+        if head[0] == "minutes":
+            slots += [(row[0], row[1] + row[2] * ("groups" in row[2])) for row in rows]
+        elif head[0] == "week":
+            columns = [k for k, name in enumerate(head) if name.endswith(" min")]
+            slots += [(head[k].split()[0], row[k]) for row in rows for k in columns]
+    assert len(slots) > 60
+    short = [(m, needed(text), text) for m, text in slots if int(m) < 0.8 * needed(text)]
+    assert not short
+
+
+def test_every_prediction_has_a_row():
+    """Where a notebook says **Predict**, the guide says what comes out."""
+    for path in NOTEBOOKS:
+        number = int(path.name[:2])
+        asked = {
+            (number, k) for k, text, is_text in cells(number) if is_text and "**Predict" in text
+        }
+        (table,) = (t for t in tables(lesson(number)) if t[0][-1] == "see")
+        assert asked <= set().union(*(named(row[0]) for row in table[1:]))
+
+
+def test_memory_and_cores_are_what_was_measured():
+    """The hub's figures against data/results/notebooks.csv; measured again, they change."""
+    rows = read_csv(OUTPUT, COLUMNS)
+    text = " ".join(PLANS.partition("**Memory.**")[2].partition("On Kubernetes")[0].split())
+    assert set(rows["threads"]) == {2}
+    assert "made with 2 threads" in text
+    assert 'OMP_NUM_THREADS": "2"' in PLANS
+
+    held = sorted(zip(rows["memory_mb"] / 1000, rows["notebook"], strict=True))[::-1]
+    (most, first), (next_most, second) = ((gb, name[:2]) for gb, name in held[:2])
+    limit = int(re.search(r"limits\.memory (\d+)G", PLANS)[1])
+    for sentence in (
+        f"peak is {first}'s with {most:.1f} GB (",
+        f"the next is {second}'s with {next_most:.1f} GB.",
+        f"A limit of {limit}G has room for these two",
+        f"{limit * 1.024**3 - most - next_most:.1f} GB more for JupyterLab",
+        f"30 learners need {30 * most:.0f} GB in {first}, {30 * (most + next_most):.0f} GB where",
+        f"at most {30 * next_most:.0f} GB in another notebook",
+    ):
+        assert sentence in text, sentence
+    assert 30 * most + 30 < int(re.search(r"take (\d+) GB", text)[1])  # 1 GB for JupyterLab each
+
+    def minutes(seconds):
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
+
+    at = int(np.argmax(rows["cpu_seconds"] / rows["seconds"]))
+    name, took, spent = (rows[c][at] for c in ("notebook", "seconds", "cpu_seconds"))
+    whole = rows["cpu_seconds"].sum() / rows["seconds"].sum()
+    for sentence in (
+        f"{whole:.2f} times as much over all notebooks, {spent / took:.2f} times for {name[:2]}",
+        f"60 cores for 30 learners give the table's times: {minutes(took)} for all of {name[:2]}",
+        f"30 cores, one each, give about the processor time: {minutes(spent)}",
+        f"15 cores, one for two, give twice that: {minutes(2 * spent)}",
+    ):
+        assert sentence in text, sentence
 
 
 def anchor(heading):
