@@ -141,6 +141,8 @@ def _flame():
             ours = flame_files.read(flame_files.BUILT_IN)
             beside = flame_files.companions(path, model)
             more = head_completion.state(path, model, ours, beside)
+            if more != "complete" and "weights" in model and not model["weights"][:, 2].any():
+                more = f"jaw joint, {more}"  # GNM Head has joints, but no jaw
     except (ImportError, OSError, ValueError) as error:
         return Row("head", "missing", str(error), "python -m course build-head")
     if path == flame_files.BUILT_IN:
@@ -149,14 +151,17 @@ def _flame():
     return Row("head", "ok", f"{path} ({whose}); {more}")
 
 
-def _weights(name, load, path, use):
-    """A network that ships; without it the course runs, but for ``use``."""
+def _weights(name, load, path, use, misfit=None):
+    """A network that ships; without it the course runs, but for ``use``. ``misfit(network)`` is
+    None, or says what it means for the head in use that it was made for another one."""
     try:
-        load()
+        network = load()
     except (ImportError, OSError, ValueError) as error:
         state = "optional" if use else "missing"
         return Row(name, state, f"{error}{use}", f"python -m course train {name}")
-    return Row(name, "ok", f"{path.stat().st_size / 1e6:.1f} MB of weights")
+    found = f"{path.stat().st_size / 1e6:.1f} MB of weights"
+    wrong = misfit(network) if misfit else None
+    return Row(name, "optional", f"{found}, but {wrong}") if wrong else Row(name, "ok", found)
 
 
 def _networks():
@@ -171,14 +176,38 @@ def _networks():
     def detail_model():  # of our own head: another one might first have to be registered
         return detail.DetailModel.load(FLAME.load(BUILT_IN, "cpu"), device="cpu")
 
+    def no_start(model):
+        return _misfit(model.config["sizes"], "fits start from the mean face")
+
+    def no_detail(model):
+        return _misfit({"expression": model.config["n_expression"]}, "its faces get no detail")
+
     return [
         _weights("landmarks", landmarks.load, landmarks.WEIGHTS, ""),
         _weights("encoder", lambda: FaceModel.load(train_encoder.WEIGHTS, device="cpu"),
-                 train_encoder.WEIGHTS, " Fits start from the mean face."),
+                 train_encoder.WEIGHTS, " Fits start from the mean face.", no_start),
         _weights("identity", losses.IdentityNet.load, losses.IDENTITY,
                  " Notebook 04 needs it."),
-        _weights("detail", detail_model, detail.WEIGHTS, " reconstruct --detail needs it."),
+        _weights("detail", detail_model, detail.WEIGHTS, " reconstruct --detail needs it.",
+                 no_detail),
     ]  # fmt: skip
+
+
+def _misfit(sizes, means):
+    """What it ``means`` that codes of these sizes are not those of the head in use, or None."""
+    from course import flame_files
+
+    try:
+        path = flame_files.find()
+        model = flame_files.read(path)
+    except (OSError, ValueError):  # the head's own row says so
+        return None
+    count = model["shapedirs"].shape[2]
+    shape = int(model.get("n_shape", min(flame_files.FLAME_SHAPE_COMPONENTS, count)))
+    own = {"shape": shape, "expression": count - shape}
+    if all(sizes[name] == size for name, size in own.items() if name in sizes):
+        return None
+    return f"made for another head than {model.get('name', path.stem)}: {means}"
 
 
 def _memory():

@@ -5,17 +5,20 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial import cKDTree
 
 from course.albums import seen_in
 from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
-from course.fit import IMAGE_SIZE, VertexAlbedo
+from course.fit import FAR, IMAGE_SIZE, RATES, Fitter, VertexAlbedo
 from course.photo import crop_around
 from course.render import Renderer
 
 # standard deviations of what a reading leaves open, in logarithms: an albedo coefficient, the
 # lamp's strength, its tint (tried on other synthetic people than those that ``evaluate`` judges by)
 SKIN, LAMP, TINT = 0.5, 0.3, 0.1
+# correlation of the errors that photographs of one person are read with (chosen on such people too)
+SHARED = 0.7
 PART = 32  # pictures at once: their features need much memory
 LOOK = 64  # pixels a side of the pictures whose colours are compared
 DARKEST = 0.02  # below that a pixel's logarithm is noise
@@ -27,29 +30,58 @@ def parity(flame):
 
     None for a head that is not its own mirror image or has components that are neither.
     """
-    flip = flame.v_template.new_tensor([-1, 1, 1])
-    gap, other = torch.cdist((flame.v_template * flip).double(), flame.v_template.double()).min(1)
-    moves = flame.shapedirs
-    even = (moves[other] * flip[:, None] * moves).sum((0, 1)) / moves.square().sum((0, 1))
-    return even.round() if gap.max() < 1e-5 and (even.abs() > 0.99).all() else None
+    gap, moves = _in_the_mirror(flame, flame.shapedirs)
+    even = (moves * flame.shapedirs).sum((0, 1)) / flame.shapedirs.square().sum((0, 1))
+    return even.round() if gap < 1e-5 and (even.abs() > 0.99).all() else None
+
+
+def _in_the_mirror(flame, moves):
+    """How far a vertex's mirror image is from the nearest vertex at most, metres; and what
+    movements (V, 3, K) become in the mirror."""
+    points = flame.v_template.double().cpu().numpy()
+    gap, other = cKDTree(points).query(points * [-1, 1, 1])
+    return gap.max(), moves[torch.from_numpy(other)] * moves.new_tensor([-1, 1, 1])[:, None]
+
+
+@lru_cache(maxsize=2)
+def _nearest_mirror(flame):
+    """Matrices (S, S) and (E, E) that turn codes into those whose movements come nearest to the
+    mirrored ones, by least squares."""
+    found = []
+    for moves in (flame.shapedirs, flame.expressiondirs):
+        own, mirrored = (m.double().flatten(0, 1) for m in (moves, _in_the_mirror(flame, moves)[1]))
+        square = own.T @ own
+        ridge = 1e-4 * square.diagonal().mean() * torch.eye(len(square)).to(square)
+        found.append(torch.linalg.solve(square + ridge, own.T @ mirrored).to(moves))
+    return found
 
 
 def mirrored(code, flame):
     """The codes (N) of the mirror image: left and right exchanged.
 
-    Expressions change sides by their names; albedo stays, being symmetric but for freckles.
+    Expressions change sides by their names; albedo stays, being symmetric but for freckles. A head
+    without ``parity`` has no such codes: there they are those whose head comes nearest to the
+    mirror image, as near as its bases allow (ICT-FaceKit: 0.06 mm in the mean).
     """
-    names = flame.expression_names
-    other = [n.replace("left", "?").replace("right", "left").replace("?", "right") for n in names]
-    order = [names.index(o) if o in names else k for k, o in enumerate(other)]
-    order += range(len(order), code.expression.shape[1])  # components without names
+    signs = parity(flame)
+    if signs is None:
+        of_shape, of_expression = _nearest_mirror(flame)
+        shape, expression = code.shape @ of_shape.T, code.expression @ of_expression.T
+        one_way = flame.expression_one_way
+        expression = torch.where(one_way, expression.clamp_min(0), expression)
+    else:
+        names = flame.expression_names
+        other = [n.replace("left", "?").replace("right", "left").replace("?", "right")
+                 for n in names]  # fmt: skip
+        order = [names.index(o) if o in names else k for k, o in enumerate(other)]
+        order += range(len(order), code.expression.shape[1])  # components without names
+        shape, expression = code.shape * signs, code.expression[:, order]
     flip = code.pose.new_tensor([1, -1, -1]).repeat(5)
     pose = code.pose * flip
     pose = torch.cat([pose[:, :9], pose[:, RIGHT_EYE], pose[:, LEFT_EYE]], 1)
     signs = code.light.new_tensor([1, -1, 1, 1, -1, -1, 1, 1, 1])[:, None]  # odd in x: x, xy, xz
-    shape = code.shape * parity(flame)
     camera = code.camera * code.camera.new_tensor([1, -1, 1])
-    return code.replace(shape=shape, expression=code.expression[:, order], pose=pose,
+    return code.replace(shape=shape, expression=expression, pose=pose,
                         light=code.light * signs, camera=camera)  # fmt: skip
 
 
@@ -129,8 +161,11 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     Their colours are matched to the photographs', see ``match_colours``. The codes are as seen in
     ``crops`` (a ``photo.Crop`` each; None: the upright crops that the encoder itself looked at).
     With ``fit.fit``, give the crops that it makes. Trust is what ``average_identity`` takes, or
-    None.
+    None. Without a ``model``, which not every head has, photographs of one person are read by
+    their landmarks alone, in ``crops`` (None: those that ``fit.fit`` makes).
     """
+    if model is None:
+        return _by_landmarks(photos, landmarks, flame, crops), None
     flame = model._head(flame)
     device = flame.v_template.device
     size, scale = model.config["crop"]
@@ -149,8 +184,26 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
     return seen_in(code, np.stack(matrices)[:, :2], size, flame, out=sides.pop()), trust
 
 
+def _by_landmarks(photos, landmarks, flame, crops, steps=150):
+    """Codes (N) of one person's photographs: a fit to their landmarks, by an infinitely far camera
+    as the codes have it."""
+    device = flame.v_template.device
+    crops = crops or [crop_around(p, IMAGE_SIZE) for p in landmarks]
+    pairs = list(zip(crops, photos, landmarks, strict=True))
+    images = torch.stack([c.apply(photo) for c, photo, _ in pairs]).to(device)
+    points = np.stack([c.to_crop(marks) for c, _, marks in pairs])
+    points = torch.from_numpy(points).float().to(device)
+    fitter = Fitter(flame, images, points, torch.zeros_like(points[..., 0]), "auto", FAR,
+                    rates=RATES | {"distance": 0.0})  # fmt: skip
+    fitter.run({"landmarks": steps}, progress=False)
+    return match_colours(fitter.result(crops).codes, images, flame)
+
+
 def first_guess(model, photos, detections, flame):
-    """(start, trust) for ``fit.fit`` of one person's photographs with ``photo.Detection``s."""
+    """(start, trust) for ``fit.fit`` of one person's photographs with ``photo.Detection``s; without
+    a ``model`` (None, None), the mean face."""
+    if model is None:
+        return None, None
     crops = [crop_around(d.points, IMAGE_SIZE) for d in detections]
     code, trust = read_faces(model, photos, [d.points for d in detections], flame, crops)
-    return average_identity(code, trust), trust
+    return average_identity(code, trust, shared=SHARED), trust

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from course import albums, landmarks, metrics
 from course.camera import project
-from course.encode import read_faces
+from course.encode import SHARED, read_faces
 from course.encoder import FaceModel, average_identity
 from course.facecode import resolve_device
 from course.files import DATA, any_path, quiet, write_text
@@ -62,6 +62,8 @@ def run(args):
     if args.people < 1 or args.sets < 0 or not 0 <= args.refine <= args.people:
         raise ValueError("--people must be at least one and at least --refine, --sets not negative")
     if args.benchmark:
+        if args.json or args.refine:
+            raise ValueError("--benchmark has figures of its own: leave out --json and --refine")
         from course.experiments import benchmark
 
         people = min(args.people, benchmark.PEOPLE)
@@ -234,7 +236,7 @@ def _sets(model, album, flame, refine, workers):
             if name == "weighted" and trust is None:
                 continue
             kept = None if weights is None else {k: v[rows] for k, v in weights.items()}
-            averaged = average_identity(code[rows], kept, groups).shape[::count]
+            averaged = average_identity(code[rows], kept, groups, SHARED).shape[::count]
             found = identity_errors(averaged, truth, workers, f"{count}, {name}")[:, 0].mean()
             single = single or found  # the first is one photograph's
             errors[name] = {"mm": _round(found), "of the single photograph": _round(found / single)}
@@ -285,7 +287,7 @@ def _fits(album, flame, code, trust, found, groups, workers):
         start = albums.seen_in(code[group], np.stack(crops), album.size, flame, out=IMAGE_SIZE)
         sure = None if trust is None else {name: c[group].cpu() for name, c in trust.items()}
         photos, seen = [album.image(k) for k in group], [found[k] for k in group]
-        jobs.append((photos, seen, average_identity(start.to("cpu"), sure), sure))
+        jobs.append((photos, seen, average_identity(start.to("cpu"), sure, shared=SHARED), sure))
     done = spread(_fit_one, jobs, workers, ordered=True)
     shapes, marks = zip(*tqdm(done, "refining", len(jobs), disable=quiet()), strict=True)
     return torch.cat(shapes), np.stack(marks)

@@ -1,4 +1,5 @@
-"""Meshes and pictures for other programs: textured OBJ, GLB, PNG; whole or not at all."""
+"""Meshes, heads that move, and pictures for other programs: textured OBJ, GLB, PNG; whole or not at
+all."""
 
 import io
 import re
@@ -45,6 +46,16 @@ def save_glb(path, mesh):
     content = mesh.export(file_type="glb")
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def save_animation(path, flame, codes, texture=None, fps=20.0):
+    """Write a head that moves, with expressions as morph targets and joints as a skeleton: a GLB.
+
+    What it takes and raises: see ``gltf.save_animation``.
+    """
+    from course import gltf  # here: it is built on this module
+
+    gltf.save_animation(path, flame, codes, texture, fps)
 
 
 def save_obj(path, mesh):

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from course.export import jpeg_bytes, split_vertices
 from course.files import atomic_path
-from course.flame import JOINTS, rotation_offsets
+from course.flame import JOINTS, rodrigues, rotation_offsets
 from course.render import vertex_normals
 
 COMPONENT = {"float32": 5126, "uint32": 5125, "uint16": 5123, "uint8": 5121}
@@ -98,7 +98,7 @@ def save_animation(path, flame, codes, texture=None, fps=20.0):
     base = flame(codes.shape[:1])[0]
     _add_mesh(glb, flame, base, targets, names, weights)
     _add_material(glb, flame.albedo(codes.albedo[:1])[0] if texture is None else texture)
-    local = _add_skeleton(glb, flame, codes)
+    local = _add_skeleton(glb, flame, base, codes)
     times = np.arange(len(codes), dtype=np.float32) / np.float32(fps)
     _add_animation(glb, times, weights, *local)
     glb.json["scene"], glb.json["scenes"] = 0, [{"nodes": [0, 1]}]
@@ -182,14 +182,17 @@ def _add_material(glb, texture):
     ]  # fmt: skip
 
 
-def _add_skeleton(glb, flame, codes):
+def _add_skeleton(glb, flame, base, codes):
     """A node per joint and the skin; returns their rotations (K, 5, 4) and translations (K, 5, 3).
 
-    A joint's global matrix is G = A B⁻¹: FLAME's transform A times the matrix that carries the
-    joint's own space to the head at rest. Locally, that is relative to the parent's matrix.
+    ``base`` (V, 3) is the person at rest, of whatever the head makes identity. A joint's global
+    matrix is G = A B⁻¹: FLAME's transform A times the matrix that carries the joint's own space to
+    the head at rest. Locally, that is relative to the parent's matrix.
     """
-    rest = flame.joints(codes.shape[:1])[0].cpu().double().numpy()
-    posed = flame.transforms(codes.shape, codes.expression, codes.pose)
+    moves = torch.einsum("jv,vck->kjc", flame.J_regressor, flame.expressiondirs)
+    joints = flame.J_regressor @ base + torch.einsum("nk,kjc->njc", codes.expression, moves)
+    rest = (flame.J_regressor @ base).cpu().double().numpy()
+    posed = flame._chain(rodrigues(codes.pose.unflatten(1, (5, 3))), joints)
     matrices = np.tile(np.eye(4), (len(codes), 5, 1, 1))
     matrices[:, :, :3] = posed.cpu().double().numpy()
     bind = np.tile(np.eye(4), (5, 1, 1))

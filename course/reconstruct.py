@@ -285,7 +285,8 @@ def save_face(args, folder, name, flame, result, n, found, colours, branch=None)
         marks = flame.landmarks(result.vertices[n : n + 1], code.pose)[0]
         _save_points(folder / f"{name}_kpt3d.txt", marks.cpu().numpy(), 5)
     if args.saveDepth:
-        export.save_png(folder / f"{name}_depth.png", depth_picture(flame, result, n))
+        picture = depth_picture(flame, result, n, args.rasterizer_type)
+        export.save_png(folder / f"{name}_depth.png", picture)
     if args.saveMat:
         savemat(folder / f"{name}.mat",
                 {k: v.cpu().numpy() for k, v in vars(code).items()}
@@ -306,9 +307,9 @@ def _save_points(path, points, decimals=2):
 
 
 @torch.no_grad()
-def depth_picture(flame, result, n):
+def depth_picture(flame, result, n, backend="auto"):
     """(H, W) uint16: white is near, black is empty."""
-    depth = Renderer(flame, result.images.shape[-1]).render(result.codes[n]).depth[0, 0]
+    depth = Renderer(flame, result.images.shape[-1], backend).render(result.codes[n]).depth[0, 0]
     seen = depth > 0
     low, high = depth[seen].min(), depth[seen].max()
     near = torch.where(seen, (high - depth) / (high - low + 1e-9), -1.0)

@@ -8,9 +8,11 @@ from tqdm import tqdm
 from course import export, film, gltf, metrics
 from course.actor import Stage, read_film
 from course.files import any_path, quiet, whole_folder, write_text
-from course.reconstruct import sheet
+from course.reconstruct import depth_picture, sheet
 
 PANEL = 256  # pixels a side of each picture in the film
+NO_MAPS = ("of a film, wrinkles are in its frames; displacement and normal maps are written for "
+           "single pictures.")  # fmt: skip
 
 
 def film_of(path, folders):
@@ -30,38 +32,57 @@ def film_of(path, folders):
 def save(args, name, actor, flame, branch=None):
     """Write one film's folder, whole or not at all, and say how good it is.
 
-    <name>.gif, .mp4, .webm (photograph, head drawn into it, geometry), <name>.glb (the head that
-    moves), <name>.obj (at rest), code.json (a row a frame), <name>_kpt2d.csv, <name>.mat.
+    <name>.gif, .mp4, .webm (photograph, head drawn into it, geometry) and what ``save_frames``
+    leaves.
     """
     result, target = actor.result, args.savefolder / name
     with whole_folder(target) as folder:
-        result.codes.save(folder / "code.json", head=flame.name)
-        if args.saveObj:
-            rest = flame(result.codes.shape[:1])[0].cpu().numpy()
-            mesh = export.textured_mesh(rest, flame.faces.cpu(), flame.vt.cpu(), flame.ft.cpu(),
-                                        export.to_uint8(actor.colours))  # fmt: skip
-            export.save_obj(folder / f"{name}.obj", mesh)
-            gltf.save_animation(folder / f"{name}.glb", flame, result.codes, actor.colours,
-                                actor.fps)  # fmt: skip
-        if args.saveKpt:
-            write_text(folder / f"{name}_kpt2d.csv", _points(result.landmarks))
-        if args.saveMat:
-            savemat(folder / f"{name}.mat",
-                    {k: v.cpu().numpy() for k, v in vars(result.codes).items()}
-                    | {"landmarks2d": result.landmarks, "fps": actor.fps})  # fmt: skip
+        save_frames(args, folder, name, actor, result, flame)
         if args.saveVis or args.saveImages:
             _save_pictures(args, folder, name, actor, flame, branch)
     error = np.mean([metrics.nme(m, d.points)
                      for m, d in zip(result.landmarks, actor.found, strict=True)])  # fmt: skip
     print(f"{name}: {len(actor)} frames, one head; landmark NME {error:.1f} % of the eye distance")
+    if branch is not None:
+        print(f"{name}: {NO_MAPS}")
     print(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")
 
 
-def _points(landmarks):
-    """Landmarks (K, 68, 2), pixels of the frames, as CSV: a row a point."""
-    lines = [f"{k},{j},{u:.2f},{v:.2f}" for k, frame in enumerate(landmarks)
-             for j, (u, v) in enumerate(frame)]  # fmt: skip
-    return "\n".join(["frame,point,u,v", *lines]) + "\n"
+def save_frames(args, folder, name, actor, result, flame):
+    """Write what is asked for of the frames of an actor, all but their pictures.
+
+    code.json (a row a frame), <name>.obj (at rest), <name>.glb (the head that moves), <name>_kpt2d
+    and _kpt3d.csv, <name>.mat, <name>_depth_<frame>.png, with --saveImages the texture.
+    """
+    codes, colours = result.codes, actor.colours
+    codes.save(folder / "code.json", head=flame.name)
+    if args.saveObj:
+        rest = flame(codes.shape[:1])[0].cpu().numpy()
+        mesh = export.textured_mesh(rest, flame.faces.cpu(), flame.vt.cpu(), flame.ft.cpu(),
+                                    export.to_uint8(colours))  # fmt: skip
+        export.save_obj(folder / f"{name}.obj", mesh)
+        gltf.save_animation(folder / f"{name}.glb", flame, codes, colours, actor.fps)
+    if args.saveKpt:
+        write_text(folder / f"{name}_kpt2d.csv", _points(result.landmarks, "uv", 2))
+        marks = flame.landmarks(result.vertices, codes.pose).cpu().numpy()
+        write_text(folder / f"{name}_kpt3d.csv", _points(marks, "xyz", 5))
+    if args.saveDepth:
+        for k in range(len(codes)):
+            picture = depth_picture(flame, result, k, args.rasterizer_type)
+            export.save_png(folder / f"{name}_depth_{k:04d}.png", picture)
+    if args.saveMat:
+        savemat(folder / f"{name}.mat",
+                {k: v.cpu().numpy() for k, v in vars(codes).items()}
+                | {"landmarks2d": result.landmarks, "fps": actor.fps})  # fmt: skip
+    if args.saveImages:
+        export.save_png(folder / f"{name}_texture.png", colours)
+
+
+def _points(landmarks, axes, decimals):
+    """Landmarks (K, 68, d) as CSV: a row a point, its frame and number before it."""
+    lines = [",".join([str(k), str(j), *(f"{q:.{decimals}f}" for q in point)])
+             for k, frame in enumerate(landmarks) for j, point in enumerate(frame)]  # fmt: skip
+    return "\n".join([",".join(["frame", "point", *axes]), *lines]) + "\n"
 
 
 def _save_pictures(args, folder, name, actor, flame, branch):

@@ -19,6 +19,7 @@ from course.reconstruct import (
     sheet,
     studio_light,
 )
+from course.reconstruct_film import film_of
 from course.render import Renderer
 from course.transfer import expressions, is_film, read_expression
 
@@ -39,6 +40,7 @@ def run(args):
     if args.size < 32 or not args.fps > 0:
         raise ValueError("--size needs 32 pixels or more, --fps more than 0.")
     films = [path for path in args.exp_path if is_film(path, False)]
+    films += [path for path in args.inputpath or [] if film_of(path, False)]
     if films:
         raise ValueError(f"{films[0]} is a film; transfer plays films, a teaser takes pictures.")
     flame = FLAME.load(device=resolve_device(args.device))

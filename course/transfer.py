@@ -20,6 +20,7 @@ from course.reconstruct import (
     saving_arguments,
     sheet,
 )
+from course.reconstruct_film import NO_MAPS, save_frames
 from course.render import Renderer
 
 FILM_PANEL = 256  # pixels a side of each picture in a film
@@ -115,16 +116,23 @@ def save(args, name, actor, codes, lender, flame, branch=None):
                 export.save_png(folder / f"{name}_vis.png", sheet(panels, len(panels)))
             if args.saveImages:
                 save_images(folder, name, panels, actor.colours)
-            there = reenact.between(actor.codes, codes, np.arange(TRAVEL + 1) / TRAVEL, "smooth")
-            frames = FaceCode.cat([there, there[:-1][list(range(TRAVEL))[::-1]]])
+            if args.saveObj:
+                _save_travel(folder / f"{name}.glb", actor, codes, flame)
         else:
-            frames = codes
-            codes.save(folder / "code.json", head=flame.name)
-            stage = Stage(actor, flame, FILM_PANEL, args.rasterizer_type, branch)
-            _save_film(args, folder, name, stage, result, lender)
-        if args.saveObj:
-            gltf.save_animation(folder / f"{name}.glb", flame, frames, actor.colours, actor.fps)
+            save_frames(args, folder, name, actor, result, flame)
+            if args.saveVis or args.saveImages:
+                stage = Stage(actor, flame, FILM_PANEL, args.rasterizer_type, branch)
+                _save_film(args, folder, name, stage, result, lender)
+    if len(codes) > 1 and branch is not None:
+        tqdm.write(f"{name}: {NO_MAPS}")
     tqdm.write(f"{name}: {target}/: {', '.join(sorted(p.name for p in target.iterdir()))}")
+
+
+def _save_travel(path, actor, codes, flame):
+    """A head that goes from its own expression to the other one and back."""
+    there = reenact.between(actor.codes, codes, np.arange(TRAVEL + 1) / TRAVEL, "smooth")
+    frames = FaceCode.cat([there, there[:-1][list(range(TRAVEL))[::-1]]])
+    gltf.save_animation(path, flame, frames, actor.colours, actor.fps)
 
 
 def _panels(stage, result, k, lender):
@@ -142,4 +150,5 @@ def _save_film(args, folder, name, stage, result, lender):
         frames.append(sheet(panels, len(panels)))
         if args.saveImages:
             export.save_png(folder / f"{name}_{k:04d}.png", frames[-1])
-    film.save_all(folder / f"{name}.gif", frames, stage.actor.fps)
+    if args.saveVis:
+        film.save_all(folder / f"{name}.gif", frames, stage.actor.fps)

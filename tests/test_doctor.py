@@ -1,6 +1,9 @@
 import importlib.metadata
 import re
 
+import numpy as np
+import stand_in
+
 from course import doctor
 from course.__main__ import main
 
@@ -55,3 +58,18 @@ def test_detail_is_looked_at_with_the_head_that_ships(monkeypatch, tmp_path):
     rows = {row.name: row for row in doctor.examine()}
     assert rows["head"].state == "missing"
     assert rows["detail"].state == "ok"
+
+
+def test_a_head_that_the_networks_were_not_made_for(monkeypatch, tmp_path):
+    model, *_ = stand_in.flame_like(seed=3, spacing=2.4, scale=1.0, turn=0.0)
+    weights = model["weights"]
+    weights[:, 1], weights[:, 2] = weights[:, 1] + weights[:, 2], 0  # no jaw, as GNM Head
+    np.savez(tmp_path / "other.npz", **model)
+    monkeypatch.setenv("COURSE_FLAME", str(tmp_path))
+    rows = {row.name: row for row in doctor.examine()}
+    assert "jaw joint, landmarks, UV, masks, albedo to be carried over" in rows["head"].found
+    for name, means in (("encoder", "fits start from the mean face"), ("detail", "no detail")):
+        assert rows[name].state == "optional"
+        assert "but made for another head than other" in rows[name].found
+        assert means in rows[name].found
+    assert rows["landmarks"].state == rows["identity"].state == "ok"

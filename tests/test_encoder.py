@@ -315,6 +315,31 @@ def test_inverse_variance_is_the_best_weight(flame):
     assert torch.equal(plain.expression, codes.expression)
 
 
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_averages_of_careful_readings_are_drawn_out_again(flame, n):
+    """Readings that are drawn to the mean face, with errors partly in common: what is known of both
+    gives the estimate that is right on average, and nearer than the plain mean."""
+    g = torch.Generator().manual_seed(0)
+    people, shared = 3000, 0.6
+    truth = FaceCode.random(flame, people, g)
+    spread = torch.rand(flame.n_shape, generator=g) + 0.3
+    common, own = torch.randn(n + 1, people, flame.n_shape, generator=g).split([1, n])
+    noise = spread * (shared**0.5 * common + (1 - shared) ** 0.5 * own)
+    left = spread**2 / (1 + spread**2)  # variance that one reading leaves open
+    careful = (1 - left) * (truth.shape + noise)
+    codes = FaceCode.cat([truth] * n).replace(shape=careful.flatten(0, 1))
+    trust = {"shape": (1 / left).expand(n * people, -1)}
+    groups = torch.arange(people).repeat(n)
+    plain, best = (average_identity(codes, trust, groups, s).shape[:people] for s in (1.0, shared))
+    slope = (best * truth.shape).sum(0) / best.square().sum(0)
+    assert (slope - 1).abs().max() < 0.1
+    if n == 1:
+        assert torch.equal(plain, best)
+    else:
+        wrong = [(a - truth.shape).square().mean() for a in (plain, best)]
+        assert wrong[1] < 0.99 * wrong[0]
+
+
 def test_image_set_uses_learned_confidences(flame):
     model = FaceModel(flame, "small", confidence=True).eval()
     with torch.no_grad():

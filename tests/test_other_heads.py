@@ -1,14 +1,37 @@
 """ICT-FaceKit and GNM Head, from small files laid out as upstream lays them out."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import stand_in
 import torch
+from skimage.data import astronaut
+from test_gltf import Glb
 
-from course import flame, flame_files, head_transfer, other_heads, registration
+from course import (
+    actions,
+    fit,
+    flame,
+    flame_files,
+    gltf,
+    head_transfer,
+    metrics,
+    other_heads,
+    photo,
+    reenact,
+    registration,
+    texture,
+    train_encoder,
+)
+from course.detail import DetailModel
+from course.encode import first_guess
+from course.encoder import FaceModel
+from course.export import split_vertices
 from course.flame import FLAME, rodrigues
+from course.teach import widgets
+from course.teach.studio import Studio
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +50,27 @@ def quick(monkeypatch):
     flame._say.cache_clear()
 
 
+def _polygons(triangles):
+    """The first triangle and one beside it as a quad, then the others."""
+    (a, b, c), others = triangles[0].tolist(), triangles[1:].tolist()
+    for k, other in enumerate(others):
+        turned = [other[j:] + other[:j] for j in range(3)]
+        last = [t[2] for t in turned if t[:2] == [a, c]]  # a, b, c and a, c, d
+        if last:
+            return [[a, b, c, *last], *others[:k], *others[k + 1 :]]
+    raise AssertionError("no triangle lies beside the first one's edge from c to a")
+
+
 def write_obj(path, vertices, faces, part):
     """As upstream: centimetres, a material before its faces, place and texture place per corner;
-    two triangles in one polygon where they can be."""
+    two triangles of each part in one polygon."""
     lines = [f"v {x:.9f} {y:.9f} {z:.9f}" for x, y, z in vertices] + ["vt 0.5 0.5"]
     extra = len(vertices)
     lines += [f"v {x:.3f} 0.0 9.0" for x in (-1, 0, 1)]
     for number, name in ((0, "M_Face"), (1, "M_ScleraLeft"), (2, "M_ScleraRight")):
         lines.append(f"usemtl {name}")
         chosen = faces[(part == number)[faces].all(1)]
-        lines += [f"f {a + 1}/1 {b + 1}/1 {c + 1}/1" for a, b, c in chosen]
+        lines += ["f " + " ".join(f"{k + 1}/1" for k in corners) for corners in _polygons(chosen)]
     lines += ["usemtl M_EyeOcclusion", f"f {extra + 1}/1 {extra + 2}/1 {extra + 3}/1"]
     path.write_text("\n".join(lines) + "\n")
 
@@ -79,6 +113,11 @@ def test_ict_facekit(ict, head, capsys):
     assert (model.name, model.n_shape, model.n_expression) == ("ICT-FaceKit", 3, 2)
     assert model.expression_names == ["jawOpen", "mouthSmile_L"]
     assert len(model.v_template) == len(head["v_template"])  # without the glassy layer
+    lengths = {len(line.split()) - 1 for line in (ict / other_heads.NEUTRAL).read_text().split("\n")
+               if line.startswith("f ")}  # fmt: skip
+    assert lengths == {3, 4}
+    as_sets = lambda faces: {tuple(sorted(f)) for f in np.asarray(faces).tolist()}  # noqa: E731
+    assert as_sets(model.faces) == as_sets(head["f"].astype(int))  # the quad is two again
     assert np.allclose(model.v_template, head["v_template"], atol=1e-6)
     one = torch.eye(3)[1:2]
     assert np.allclose((model(one) - model())[0], head["shapedirs"][:, :, 1], atol=1e-6)
@@ -170,6 +209,57 @@ def test_gnm_faults_are_named(key, value, message, head, tmp_path):
     np.savez(tmp_path / "gnm_head.npz", **{k: v for k, v in arrays.items() if v is not None})
     with pytest.raises(ValueError, match=message):
         flame_files.read(tmp_path / "gnm_head.npz")
+
+
+@pytest.fixture(params=["FLAME", "ICT-FaceKit", "GNM Head"])
+def any_head(request, head, ict, tmp_path):
+    """Each kind of head, from a file of its own layout."""
+    kinds = {"FLAME": ("generic_model.npz", {k: v for k, v in head.items() if k != "part"}),
+             "GNM Head": ("gnm_head.npz", gnm_arrays(head))}  # fmt: skip
+    if request.param not in kinds:
+        return FLAME.load(ict, device="cpu")
+    name, arrays = kinds[request.param]
+    np.savez(tmp_path / name, **arrays)
+    return FLAME.load(tmp_path / name, device="cpu")
+
+
+def test_any_head_is_fitted_drawn_animated_and_dragged(any_head, tmp_path):
+    """What notebooks 09 and 10 do, a few steps of it; neither encoder nor detail is made for it."""
+    for load in (partial(FaceModel.load, train_encoder.WEIGHTS), DetailModel.load):
+        with pytest.raises(ValueError, match=f"made for a head with.*{any_head.name}"):
+            load(any_head)
+    image = astronaut()
+    found = photo.detect(image, detector="built-in")
+    start, trust = first_guess(None, [image], [found], any_head)
+    result = fit.fit([image], [found], any_head, start=start, trust=trust, progress=False,
+                     steps={"landmarks": 60, 56: 20, 112: 0})  # fmt: skip
+    assert metrics.nme(result.landmarks[0], found.points) < 8
+    for history in result.losses.values():
+        assert history[-1] < history[0]
+    assert (result.rendered > 0).any(1).float().mean() > 0.2
+    colours, _ = texture.sample(result, any_head)
+    rest = result.codes.replace(expression=0 * result.codes.expression)
+    acting = rest.replace(expression=actions.expression(any_head, smile=1.5))
+    frames = reenact.timeline([(0, rest), (1, reenact.repose(acting, yaw=20, jaw=15))], [0, 0.5, 1])
+    gltf.save_animation(tmp_path / "head.glb", any_head, frames, colours, fps=2)
+    viewed = Glb(tmp_path / "head.glb").vertices(2)
+    true = any_head(frames.shape, frames.expression, frames.pose)[2].numpy()
+    places, _, _ = split_vertices(any_head.faces, any_head.ft)
+    assert 1000 * np.abs(viewed - true[places]).max() < 0.1
+    studio = Studio(any_head, 96)
+
+    def draw(smile=0.0, jaw=0.0):
+        code = reenact.repose(rest, yaw=0, jaw=jaw)
+        moved = any_head(code.shape, actions.expression(any_head, smile=smile), code.pose)[0]
+        return studio.look(moved, colours[None])
+
+    panel = widgets.panel(draw, smile=(0.0, 2.0, 0.0), jaw=(0.0, 20.0, 0.0))
+    controls, picture = panel.children
+    seen = {picture.value}
+    for control in controls.children[:2]:
+        control.value = control.max
+        seen.add(picture.value)
+    assert len(seen) == 3  # both sliders change the picture
 
 
 def test_flame_comes_before_other_heads(ict, tmp_path, monkeypatch):

@@ -28,14 +28,15 @@ def frames(tmp_path_factory):
 
 def test_one_head_for_all_frames(frames, tmp_path, capsys):
     command = ["reconstruct", "-i", str(frames), "--film", "-s", str(tmp_path), *FAST]
-    assert main([*command, "--saveMat"]) == 0
+    assert main([*command, "--saveMat", "--saveDepth"]) == 0
     said = capsys.readouterr().out
     assert "frame frame_9 is left out" in said
     assert "4 frames, one head" in said
     made = tmp_path / "me"
-    assert {"code.json", "me.gif", "me.glb", "me.obj", "me.mat", "me_kpt2d.csv"} <= {
+    assert {"code.json", "me.gif", "me.glb", "me.obj", "me.mat", "me_kpt2d.csv", "me_kpt3d.csv",
+            *(f"me_depth_{k:04d}.png" for k in range(4))} <= {
         p.name for p in made.iterdir()
-    }
+    }  # fmt: skip
     codes = FaceCode.load(made / "code.json", "cpu")
     assert len(codes) == 4
     assert torch.equal(codes.shape, codes.shape[:1].expand(4, -1))

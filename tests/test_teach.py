@@ -31,6 +31,20 @@ def test_start_seeds_everything(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_weights_that_do_not_fit_are_gone_on_without(capsys):
+    def load(path, flame=None):
+        if flame == "another":
+            raise ValueError(f"{path} was made for a head.")
+        return path
+
+    assert setup.fitting(load, "weights", flame="ours") == "weights"
+    assert capsys.readouterr().out == ""
+    assert setup.fitting(load, "weights", flame="another") is None
+    assert capsys.readouterr().out == "Going on without it: weights was made for a head.\n"
+    with pytest.raises(TypeError):
+        setup.fitting(load)
+
+
 def test_budget_follows_the_device(monkeypatch):
     monkeypatch.setattr(setup, "device", lambda: torch.device("cpu"))
     assert setup.budget(cpu=10, gpu=500) == 10

@@ -1,6 +1,9 @@
 """The commands ``transfer`` and ``teaser`` on pictures, films and codes."""
 
+from types import SimpleNamespace
+
 import imageio.v3 as iio
+import khronos
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ import trimesh
 from scipy.io import loadmat
 from skimage.data import astronaut
 
-from course import reenact
+from course import reconstruct, reconstruct_film, reenact
 from course.__main__ import main
 from course.facecode import JAW, FaceCode
 from course.rasterize import available_backends
@@ -90,21 +93,73 @@ def test_films_both_ways(folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film_grin", "me_film"]
 
 
-def test_teaser(folder, tmp_path):
-    grin = folder / "grin" / "code.json"
-    command = ["teaser", "-i", str(folder / "me.png"), "-e", *[str(grin)] * 2, "-s", str(tmp_path)]
-    assert main([*command, "--size", "48", *FAST]) == 0
-    made = tmp_path / "me"
-    assert {"teaser.gif", "teaser.glb", "code.json"} <= {p.name for p in made.iterdir()}
-    codes = FaceCode.load(made / "code.json", "cpu")
-    grins = FaceCode.load(grin, "cpu")
+def test_a_film_with_every_file_and_one_without_pictures(folder, tmp_path, flame, monkeypatch):
+    asked, drawn = [], reconstruct_film.depth_picture
+    monkeypatch.setattr(reconstruct_film, "depth_picture",
+                        lambda *args: asked.append(args[3]) or drawn(*args))  # fmt: skip
+    flags = ["--saveDepth", "--saveMat", "--saveImages", "--rasterizer_type", "torch"]
+    paths = ["-i", str(folder / "film"), "-e", str(folder / "grin" / "code.json")]
+    command = ["transfer", *paths, "--every", "2", *FAST, "-s"]
+    assert main([*command, str(tmp_path / "all"), *flags]) == 0
+    made = tmp_path / "all" / "film_grin"
+    frames = [f"film_grin{kind}_{k:04d}.png" for kind in ("", "_depth") for k in range(2)]
+    assert {*frames, "film_grin.obj", "film_grin.glb", "film_grin.gif", "film_grin_kpt2d.csv",
+            "film_grin_kpt3d.csv", "film_grin.mat", "film_grin_texture.png", "code.json"} <= {
+        p.name for p in made.iterdir()
+    }  # fmt: skip
+    assert asked == ["torch"] * 2
+    depth = iio.imread(made / frames[2])
+    assert depth.dtype == np.uint16
+    assert depth.max() == 65535
+    content = loadmat(made / "film_grin.mat")
+    code = FaceCode.load(made / "code.json", "cpu")
+    assert np.allclose(content["expression"], code.expression, atol=1e-5)
+    marks = np.loadtxt(made / "film_grin_kpt2d.csv", delimiter=",", skiprows=1)[:, 2:]
+    assert np.allclose(marks.reshape(2, 68, 2), content["landmarks2d"], atol=0.01)
+    points = np.loadtxt(made / "film_grin_kpt3d.csv", delimiter=",", skiprows=1)
+    assert points.shape == (2 * 68, 5)
+    lips = points[:, 2:].reshape(2, 68, 3)[:, [62, 66], 1]
+    assert (lips[:, 1] < lips[:, 0] - 0.008).all()  # the grin opens the mouth
+    rest = trimesh.load(made / "film_grin.obj", force="mesh", process=False)
+    assert len(rest.faces) == len(flame.faces)
+    off = [f"--save{name}=false" for name in ("Obj", "Kpt", "Vis")]
+    assert main([*command, str(tmp_path / "none"), *off]) == 0
+    assert [p.name for p in (tmp_path / "none" / "film_grin").iterdir()] == ["code.json"]
+
+
+def test_depth_is_drawn_by_the_rasterizer_that_was_asked_for(flame):
+    seen = SimpleNamespace(images=torch.zeros(1, 3, 32, 32), codes=FaceCode.zeros(flame))
+    depth = reconstruct.depth_picture(flame, seen, 0, "torch")
+    assert depth.shape == (32, 32)
+    with pytest.raises(ValueError, match="none"):
+        reconstruct.depth_picture(flame, seen, 0, "none")
+
+
+@pytest.fixture(scope="module")
+def teased(folder):
+    """A teaser with a grin, twice."""
+    out, grins = folder / "teaser", [str(folder / "grin" / "code.json")] * 2
+    command = ["teaser", "-i", str(folder / "me.png"), "-e", *grins, "-s", str(out), *FAST]
+    assert main([*command, "--size", "48"]) == 0
+    return out / "me"
+
+
+def test_teaser(folder, teased):
+    assert {"teaser.gif", "teaser.glb", "code.json"} <= {p.name for p in teased.iterdir()}
+    codes = FaceCode.load(teased / "code.json", "cpu")
+    grins = FaceCode.load(folder / "grin" / "code.json", "cpu")
     assert len(codes) == len(reenact.teaser(codes[0], [grins, grins]))
-    frames = iio.imread(made / "teaser.gif")
+    frames = iio.imread(teased / "teaser.gif")
     assert frames.shape[1:3] == (48, 3 * 48 + 16)
     assert (frames[:, :, :48] == frames[:1, :, :48]).all()  # the photograph stands still
     face = frames[:, :, 56:104].astype(int)
     assert np.abs(face[6] - face[0]).mean() > 3  # 30 degrees
     assert np.abs(face[0] - face[-1]).mean() < 1  # and back: a cycle
+
+
+def test_khronos_accepts_what_they_write(made, teased):
+    khronos.accepts(made / "me_grin.glb")
+    khronos.accepts(teased / "teaser.glb")
 
 
 @pytest.mark.parametrize(
@@ -116,6 +171,7 @@ def test_teaser(folder, tmp_path):
         (["transfer", "-i", "WALL", "-e", "GRIN"], "not a picture that can be read"),
         (["transfer", "-e", "GRIN", "--rasterizer_type", "pytorch3d"], "not installed; here there"),
         (["teaser", "-e", "/no/such.mp4"], "is a film; transfer plays films"),
+        (["teaser", "-i", "clip.mp4"], "clip.mp4 is a film; transfer plays films"),
         (["teaser", "--size", "8"], "needs 32 pixels"),
     ],
 )

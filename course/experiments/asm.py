@@ -36,7 +36,7 @@ from course.render import Renderer
 SEEDS = 3
 KINDS = ("in the span", "sculpted", "asymmetric", "exaggerated")
 VIEWS = (1, 2, 4, 8)
-COMPONENTS = (5, 10, 20, 40, 80)
+COMPONENTS = (5, 10, 18, 20, 40, 72, 80)  # 18 and 72: as many numbers as bones have
 HARMONICS = (6, 24, 60, 120, 252, 812)  # three numbers each
 # what of the 84 bones moves: a few that matter most, then all but the third level, then all
 COARSE = ("neck", "nose", "mouth", "jaw", "eye left")
