@@ -59,3 +59,16 @@ def test_the_results_that_ship_have_the_columns_and_all_methods():
     counts = {m: len(table.where(method=m)) for m in benchmark.METHODS}
     assert counts["encoder"] == 12 * counts["encoder, 8 photos"] == 12 * benchmark.PEOPLE
     assert counts["encoder + fit"] == counts["ASM fit"] == 4 * benchmark.FITS
+    assert counts["encoder + fit, 8 photos"] == benchmark.FITS
+
+
+@pytest.mark.parametrize("people", [2, benchmark.PEOPLE])
+def test_what_ships_is_not_overwritten_by_less(people, tmp_path, monkeypatch):
+    """Fewer people, or no ensemble, are written beside their runs."""
+    written = []
+    monkeypatch.setattr(benchmark, "measure", lambda *_: [])
+    monkeypatch.setattr(benchmark, "write", lambda path, *_: written.append(path))
+    for members in ((), ("a.pt", "b.pt")):
+        benchmark.report(WEIGHTS, people, folder=tmp_path, members=members)
+    ours, shipped = tmp_path / "benchmark.csv", experiments.RESULTS / "benchmark.csv"
+    assert written == [ours, shipped if people == benchmark.PEOPLE else ours]
