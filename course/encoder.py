@@ -307,7 +307,8 @@ def average_identity(codes, confidence=None, groups=None, shared=1.0):
         values = group_mean(getattr(codes, name), groups, trust)
         if trust is not None and shared < 1:
             people = trust.new_zeros(len(trust)) if groups is None else groups
-            count = (people[:, None] == people).sum(1, keepdim=True)
+            _, row, photos = people.unique(return_inverse=True, return_counts=True)
+            count = photos[row].unsqueeze(1)
             open_still = 1 / group_mean(trust, groups).clamp_min(1.0)
             values = values / (1 - open_still * (1 - shared) * (1 - 1 / count))
         found[name] = values
