@@ -10,8 +10,8 @@ from scipy.spatial import cKDTree
 from course.albums import seen_in
 from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
-from course.fit import FAR, IMAGE_SIZE, RATES, Fitter, VertexAlbedo
-from course.photo import crop_around
+from course.fit import FAR, IMAGE_SIZE, RATES, Fitter, VertexAlbedo, observed
+from course.photo import Detection, crop_around
 from course.render import Renderer
 
 # standard deviations of what a reading leaves open, in logarithms: an albedo coefficient, the
@@ -187,14 +187,10 @@ def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):
 def _by_landmarks(photos, landmarks, flame, crops, steps=150):
     """Codes (N) of one person's photographs: a fit to their landmarks, by an infinitely far camera
     as the codes have it."""
-    device = flame.v_template.device
     crops = crops or [crop_around(p, IMAGE_SIZE) for p in landmarks]
-    pairs = list(zip(crops, photos, landmarks, strict=True))
-    images = torch.stack([c.apply(photo) for c, photo, _ in pairs]).to(device)
-    points = np.stack([c.to_crop(marks) for c, _, marks in pairs])
-    points = torch.from_numpy(points).float().to(device)
-    fitter = Fitter(flame, images, points, torch.zeros_like(points[..., 0]), "auto", FAR,
-                    rates=RATES | {"distance": 0.0})  # fmt: skip
+    found = [Detection(p, np.zeros(len(p)), None, "known", 1) for p in landmarks]
+    images, *seen = observed(photos, found, crops, flame)
+    fitter = Fitter(flame, images, *seen, "auto", FAR, rates=RATES | {"distance": 0.0})
     fitter.run({"landmarks": steps}, progress=False)
     return match_colours(fitter.result(crops).codes, images, flame)
 

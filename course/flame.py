@@ -246,10 +246,16 @@ class FLAME(nn.Module):
         """Joints (N, 5, 3) of the unposed head, metres."""
         return self._joints(self._codes(shape, expression, None)[0])
 
-    def transforms(self, shape=None, expression=None, pose=None):
-        """Each joint's transform [R t] (N, 5, 3, 4) from the unposed to the posed head."""
+    def transforms(self, shape=None, expression=None, pose=None, offsets=None):
+        """Each joint's transform [R t] (N, 5, 3, 4) from the unposed to the posed head.
+
+        Takes what ``forward`` takes.
+        """
         blend, pose = self._codes(shape, expression, pose)
-        return self._chain(rodrigues(pose.unflatten(1, (5, 3))), self._joints(blend))
+        joints = self._joints(blend)
+        if offsets is not None:
+            joints = joints + self.J_regressor @ offsets
+        return self._chain(rodrigues(pose.unflatten(1, (5, 3))), joints)
 
     def _joints(self, blend):
         return torch.addmm(self._joint_template, blend, self._joint_dirs).unflatten(1, (5, 3))

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from course.export import jpeg_bytes, split_vertices
 from course.files import atomic_path
-from course.flame import JOINTS, rodrigues, rotation_offsets
+from course.flame import JOINTS, rotation_offsets
 from course.render import vertex_normals
 
 COMPONENT = {"float32": 5126, "uint32": 5125, "uint16": 5123, "uint8": 5121}
@@ -189,10 +189,9 @@ def _add_skeleton(glb, flame, base, codes):
     matrix is G = A B⁻¹: FLAME's transform A times the matrix that carries the joint's own space to
     the head at rest. Locally, that is relative to the parent's matrix.
     """
-    moves = torch.einsum("jv,vck->kjc", flame.J_regressor, flame.expressiondirs)
-    joints = flame.J_regressor @ base + torch.einsum("nk,kjc->njc", codes.expression, moves)
     rest = (flame.J_regressor @ base).cpu().double().numpy()
-    posed = flame._chain(rodrigues(codes.pose.unflatten(1, (5, 3))), joints)
+    offsets = (base - flame.v_template)[None]
+    posed = flame.transforms(None, codes.expression, codes.pose, offsets)
     matrices = np.tile(np.eye(4), (len(codes), 5, 1, 1))
     matrices[:, :, :3] = posed.cpu().double().numpy()
     bind = np.tile(np.eye(4), (5, 1, 1))

@@ -70,13 +70,13 @@ def grid_mask(size, x, y, r, d, angle=0.0):
     u = torch.arange(width, dtype=torch.float64) + 0.5 - width / 2
     v = torch.arange(height, dtype=torch.float64) + 0.5 - height / 2
     # across the grid and down it: a pixel's place is the sum of its column's and its row's
-    columns = _steps(torch.stack([cos, -sin]) * u / d).unsqueeze(2)
+    columns = _steps(torch.stack([cos, -sin]) * u / d)
     rows = torch.stack([sin * v + width / 2 - x, cos * v + height / 2 - y])
-    rows = _steps(rows / d - 0.5).unsqueeze(3)  # −0.5: counted from −32,768 on
+    rows = _steps(rows / d - 0.5)  # −0.5: counted from −32,768 on
     # hidden where both are at most ``low``; at least 1 step of a square, so that it exists
     low = ((1 - length / d) * TURN).round().clamp(1, TURN - 1) - TURN // 2 - 1
     keep = torch.empty(len(d), height, width)
-    _fill(columns[:, :, 0].numpy(), rows[..., 0].numpy(), low[:, 0].short().numpy(), keep.numpy())
+    _fill(columns.numpy(), rows.numpy(), low[:, 0].short().numpy(), keep.numpy())
     for value, which in ((1.0, length >= d), (0.0, length <= 0)):
         if which.any():
             keep[which[:, 0]] = value

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from course import albums, parallel, supervision
+from course import albums, files, parallel, supervision
 from course.backbones import BACKBONES
 from course.camera import project
 from course.encoder import PARTS, FaceModel, start_and_scales
@@ -414,20 +414,15 @@ class Trainer:
 
     def restore(self, path):
         """Go on from a checkpoint. Raises ValueError when it is damaged or of another run."""
-        try:
-            state = torch.load(path, map_location=self.world.device, weights_only=True)
+        with files.checkpoint(path, self.world.device) as state:
             kind = state["kind"]
-        except Exception:  # torch raises many kinds for a damaged file
-            raise ValueError(f"{path} is damaged; delete it to begin again.") from None
-        if kind != self._kind():
-            wrong = [f"{k} {kind.get(k)}" for k, v in self._kind().items() if kind.get(k) != v]
-            raise ValueError(f"{path} is of a run with other settings: {', '.join(wrong)}.")
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        for name in ("step", "seconds", "best", "worse", "best_state", "curves"):
-            setattr(self, name, state[name])
+            if kind != self._kind():
+                wrong = [f"{k} {kind.get(k)}" for k, v in self._kind().items() if kind.get(k) != v]
+                raise ValueError(f"{path} is of a run with other settings: {', '.join(wrong)}.")
+            for name in ("model", "average", "optimizer", "scaler"):
+                getattr(self, name).load_state_dict(state[name])
+            for name in ("step", "seconds", "best", "worse", "best_state", "curves"):
+                setattr(self, name, state[name])
         if self.world.chief:
             print(f"going on from step {self.step} of {self.args.steps}")
 
