@@ -22,7 +22,7 @@ setup: $(VENV)/.installed
 
 # the stamp is newer than the lock file once everything in it is installed
 $(VENV)/.installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; try: make PYTHON=python3.12 lab")'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11, 5) or sys.exit("Python 3.11.5 or newer is needed; try: make PYTHON=python3.12 lab")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python course/network.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock

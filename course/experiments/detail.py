@@ -2,9 +2,9 @@
 
 A seed's detail model begins with folds that were learned from the synthetic people's truth. Every
 setting goes on from there for as many steps with photographs alone: photometric, with a feature
-loss, with a patch discriminator of several weights. Each is then shown held-out people. What is
-true of them is known, so fidelity, realism and geometry are told apart: a picture can come nearer
-to photographs in general and further from this one.
+loss, with a patch discriminator of several weights, with both. Each is then shown held-out people.
+What is true of them is known, so fidelity, realism and geometry are told apart: a picture can come
+nearer to photographs in general and further from this one.
 """
 
 from functools import lru_cache
@@ -23,7 +23,13 @@ from course.files import atomic_path
 from course.flame import FLAME
 from course.gan import generator_loss
 from course.losses import IdentityNet
-from course.realism import detail_gap, feature_distance, features, kernel_distance
+from course.realism import (
+    detail_gap,
+    feature_distance,
+    features,
+    kernel_distance,
+    power_spectrum,
+)
 from course.relief import Relief
 from course.render import Renderer
 from course.train_detail import (
@@ -42,9 +48,12 @@ from course.train_detail import (
 SEEDS = 3
 ADVERSARIAL = (0.03, 0.1, 0.3, 1.0)
 # setting, weight of the feature loss, weight of the discriminator
-SETTINGS = (("photograph", 0.0, 0.0), ("no detail", 0.0, 0.0), ("photometric", 0.0, 0.0),
-            ("features", 0.3, 0.0), *(("discriminator", 0.0, w) for w in ADVERSARIAL))  # fmt: skip
+SETTINGS = (("photograph", 0.0, 0.0), ("no detail", 0.0, 0.0), ("folds only", 0.0, 0.0),
+            ("photometric", 0.0, 0.0), ("features", 0.3, 0.0),
+            *(("discriminator", 0.0, w) for w in ADVERSARIAL),
+            *(("both", 0.3, w) for w in ADVERSARIAL[:2]))  # fmt: skip
 UNTRAINED = ("photograph", "no detail")
+BANDS = 12  # of the skin's spectrum, two rings each
 REAL = 128  # photographs of other people that the kernel distance compares with
 REFINED, REFINING = 6, 10  # photographs whose geometry is refined, steps
 WRONG = 0.35  # standard deviations by which their shape is wrong at first
@@ -63,6 +72,8 @@ COLUMNS = {
     "displacement_mm": float,  # error of the displacement, root mean square
     "start_mm": float,  # error of the head at rest before its shape is refined with this loss
     "identity_mm": float,  # and after
+    # power of the skin in dB, up to so many waves a patch of 48 pixels
+    **{f"power_{2 * k}": float for k in range(1, BANDS + 1)},
 }
 
 
@@ -132,6 +143,7 @@ def one(setting, seed, folder, photographs, people, judged, begin, batch, steps)
     if setting["setting"] not in UNTRAINED:
         trainer = _trainer(photographs, people, seed, batch)
         trainer.restore(_begun(folder, seed, begin))
+        steps = 0 if setting["setting"] == "folds only" else steps
         trainer.train(steps, steps, **weights)
         model = trainer.average
     row = {"steps": steps if model else 0, "photos": len(shelf)}
@@ -152,6 +164,8 @@ def one(setting, seed, folder, photographs, people, judged, begin, batch, steps)
     others = features(network, skin_patches(*others))
     row["kernel_distance"] = kernel_distance(features(network, skins), others)
     row["detail_gap"] = detail_gap(skins, truth)
+    power = power_spectrum(skins).mean(0).view(BANDS, 2).mean(1).log10()
+    row |= {f"power_{2 * k}": 10 * p for k, p in enumerate(power.tolist(), 1)}
     if seed == 0:
         shown = made[[k for k in SHOWN if k < len(made)]]
         with atomic_path(_kept(folder, setting)) as temporary:

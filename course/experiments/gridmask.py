@@ -32,7 +32,7 @@ from course.workers import spread
 
 SIDE, CROP_SCALE = 64, 1.6  # pixels of what the encoder sees, side over the landmarks' box
 SHARD = 100  # photographs that one job makes
-SEEDS = 3
+SEEDS = 5
 # nobody wears glasses or a fringe, nothing is before a face
 PLAIN = {"occluders": 0.0, "glasses": 0.0, "hair": ("none", "painted", "short", "long", "big"),
          "max_yaw": 45.0, "roll": 20.0, "zoom": (1.0, 1.1), "shift": 0.05}  # fmt: skip
@@ -60,8 +60,8 @@ COLUMNS = {
 
 
 def add_arguments(parser):
-    parser.add_argument("--photos", type=int, default=6000, help="photographs in the album")
-    parser.add_argument("--steps", type=int, default=600, help="steps of each run")
+    parser.add_argument("--photos", type=int, default=24000, help="photographs in the album")
+    parser.add_argument("--steps", type=int, default=6000, help="steps of each run")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--people", type=int, default=300, help="test photographs a condition")
 
@@ -73,7 +73,7 @@ def run(args):
     return 0
 
 
-def experiment(folder, seeds=SEEDS, steps=600, photos=6000, people=300, batch=32,
+def experiment(folder, seeds=SEEDS, steps=6000, photos=24000, people=300, batch=32,
                settings=SETTINGS, conditions=tuple(CONDITIONS), workers=1, threads=1):  # fmt: skip
     """Rows of COLUMNS for all settings and seeds. Photographs and runs are kept in ``folder``."""
     if photos < batch or steps < 1 or people < 1 or batch < 4:

@@ -72,7 +72,8 @@ def download(wheels, platforms, versions):
         else:  # pip resolves nothing for a foreign machine; the lock file is complete
             platform = platform or this_platform()
             packages, tags = requirements(platform, version), PLATFORMS[platform][1]
-            target = ["--no-deps", "--python-version", version]
+            # pip takes 3.11 for 3.11.0, which some packages do not run on
+            target = ["--no-deps", "--python-version", f"{version}.99"]
             target += [word for tag in tags for word in ("--platform", tag)]
         whose = f"{platform or 'this machine'} with Python {version}"
         print(f"{whose}: {len(packages)} packages …", flush=True)
