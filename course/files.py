@@ -131,11 +131,11 @@ def full(error):
 
 
 @contextlib.contextmanager
-def checkpoint(path, device="cpu"):
+def checkpoint(path, device="cpu", settings=None):
     """Yield what a training keeps in the file ``path``, to go on from.
 
-    Raises ValueError where that is damaged, even if it shows only inside: something is missing or
-    does not fit.
+    Raises ValueError where that is damaged, even if it shows only inside (something is missing or
+    does not fit), and where its "settings" are not those asked for.
     """
     import torch  # here: most who write files need none
 
@@ -147,6 +147,11 @@ def checkpoint(path, device="cpu"):
     except Exception:  # torch raises many kinds for a damaged file
         raise ValueError(damaged) from None
     try:
+        differ = [k for k, v in (settings or {}).items() if state["settings"].get(k) != v]
+        if differ:
+            found = ", ".join(f"{name} {state['settings'].get(name)}" for name in differ)
+            raise ValueError(f"{path} is of a run with other settings: {found}; give those or "
+                             "another folder, or delete it to begin again.")  # fmt: skip
         yield state
     except (AttributeError, LookupError, RuntimeError, TypeError):
         raise ValueError(damaged) from None

@@ -159,7 +159,7 @@ def batches(images, landmarks, rng, size=64):
 def train_landmarks(photos, held_out, args):
     """Train from scratch or from the folder's checkpoint; writes weights, returns a report.
 
-    Raises ValueError for a damaged checkpoint.
+    Raises ValueError for a checkpoint that is damaged or of another run.
     """
     images, landmarks, _ = photos
     inside = ((landmarks > -14) & (landmarks < SIZE + 14)).all((1, 2))
@@ -174,14 +174,15 @@ def train_landmarks(photos, held_out, args):
     optimizer = torch.optim.AdamW(groups, lr=args.rate)
     average = copy.deepcopy(net).eval()
     checkpoint, step, seconds = args.folder / "checkpoint.pt", 0, 0.0
+    settings = {"steps": args.steps, "rate": args.rate, "seed": args.seed, "photos": len(images),
+                "start": args.start and args.start.name}  # fmt: skip
     if checkpoint.is_file():
-        with files.checkpoint(checkpoint, device) as state:
-            if state["steps"] == args.steps and state["photos"] == len(images):
-                net.load_state_dict(state["net"])
-                average.load_state_dict(state["average"])
-                optimizer.load_state_dict(state["optimizer"])
-                step, seconds = state["step"], state["seconds"]
-                print(f"going on from step {step} of {args.steps}")
+        with files.checkpoint(checkpoint, device, settings) as state:
+            net.load_state_dict(state["net"])
+            average.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+            step, seconds = state["step"], state["seconds"]
+            print(f"going on from step {step} of {args.steps}")
     stream = batches(images, landmarks, np.random.default_rng([args.seed, step]))
     start, recent = time.perf_counter() - seconds, []
     bar = tqdm(total=args.steps, initial=step, desc="landmarks", disable=quiet())
@@ -206,16 +207,17 @@ def train_landmarks(photos, held_out, args):
                 bar.set_postfix(loss=f"{np.mean(recent):.3f}")
             if step % 500 == 0 or step == args.steps:
                 seconds = time.perf_counter() - start
-                _save(checkpoint, net, average, optimizer, step, seconds, args, len(images))
+                _save(checkpoint, net, average, optimizer, step, seconds, settings)
     except KeyboardInterrupt:
         seconds = time.perf_counter() - start
-        _save(checkpoint, net, average, optimizer, step, seconds, args, len(images))
+        _save(checkpoint, net, average, optimizer, step, seconds, settings)
         raise
     finally:
         bar.close()
     with atomic_path(args.output) as temporary:
         torch.save({k: v.half() if v.is_floating_point() else v
                     for k, v in average.state_dict().items()}, temporary)  # fmt: skip
+    checkpoint.unlink(missing_ok=True)
     command = f"--photos {args.photos} --steps {args.steps} --rate {args.rate:g} --seed {args.seed}"
     before = args.start.with_suffix(".json") if args.start else None
     if args.start:
@@ -234,11 +236,11 @@ def train_landmarks(photos, held_out, args):
     }
 
 
-def _save(path, net, average, optimizer, step, seconds, args, photos):
+def _save(path, net, average, optimizer, step, seconds, settings):
     with atomic_path(path) as temporary:
         torch.save({"net": net.state_dict(), "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds,
-                    "steps": args.steps, "photos": photos}, temporary)  # fmt: skip
+                    "settings": settings}, temporary)  # fmt: skip
 
 
 # ------------------------------------------------------------------ measuring

@@ -66,8 +66,10 @@ def run(args):
     torch.manual_seed(args.seed)
     trainer = Trainer(DetailModel(flame), album, args.seed, args.batch)
     checkpoint = args.folder / "checkpoint.pt"
-    trainer.restore(checkpoint)
-    with trainer.kept(checkpoint):
+    kept = ("people", "steps", "folds", "batch", "features", "adversarial", "seed")
+    settings = {name: getattr(args, name) for name in kept}
+    trainer.restore(checkpoint, settings)
+    with trainer.kept(checkpoint, settings):
         trainer.learn_folds(args.folds)
         trainer.train(args.steps // 2, args.steps, features=args.features)
         trainer.train(args.steps, args.steps, features=args.features, adversarial=args.adversarial)
@@ -209,26 +211,30 @@ class Trainer:
         return note
 
     @contextlib.contextmanager
-    def kept(self, path):
+    def kept(self, path, settings=None):
         """Write a checkpoint when this is left, stopped or not."""
         begun = time.perf_counter() - self.seconds
         try:
             yield
         finally:
             self.seconds = time.perf_counter() - begun
-            self.save(path)
+            self.save(path, settings)
 
-    def save(self, path):
+    def save(self, path, settings=None):
         state = {name: getattr(self, name).state_dict() for name in PARTS}
         with atomic_path(path) as temporary:
             torch.save(state | {"step": self.step, "seconds": self.seconds,
-                                "folded": self.folded}, temporary)  # fmt: skip
+                                "folded": self.folded, "settings": settings},
+                       temporary)  # fmt: skip
 
-    def restore(self, path):
-        """Go on from a checkpoint if there is one. Raises ValueError where it is damaged."""
+    def restore(self, path, settings=None):
+        """Go on from a checkpoint if there is one.
+
+        Raises ValueError where it is damaged or of other ``settings``.
+        """
         if not Path(path).is_file():
             return
-        with files.checkpoint(path) as state:
+        with files.checkpoint(path, settings=settings) as state:
             for name in PARTS:
                 getattr(self, name).load_state_dict(state[name])
             self.step, self.seconds, self.folded = (state[n] for n in ("step", "seconds", "folded"))

@@ -392,7 +392,7 @@ class Trainer:
 
     # -------------------------------------------------------------- files
 
-    def _kind(self):
+    def _settings(self):
         a = self.args
         return {"steps": a.steps, "batch": a.batch, "backbone": self.model.config["backbone"],
                 "supervision": a.supervision, "seed": a.seed, "photos": a.photos,
@@ -403,7 +403,7 @@ class Trainer:
         """The checkpoint and the curves, each whole or not at all; by one process."""
         if self.world.chief:
             with atomic_path(self.args.folder / "checkpoint.pt") as temporary:
-                torch.save({"kind": self._kind(), "model": self.model.state_dict(),
+                torch.save({"settings": self._settings(), "model": self.model.state_dict(),
                             "average": self.average.state_dict(), "best_state": self.best_state,
                             "optimizer": self.optimizer.state_dict(),
                             "scaler": self.scaler.state_dict(), "step": self.step,
@@ -414,11 +414,7 @@ class Trainer:
 
     def restore(self, path):
         """Go on from a checkpoint. Raises ValueError when it is damaged or of another run."""
-        with files.checkpoint(path, self.world.device) as state:
-            kind = state["kind"]
-            if kind != self._kind():
-                wrong = [f"{k} {kind.get(k)}" for k, v in self._kind().items() if kind.get(k) != v]
-                raise ValueError(f"{path} is of a run with other settings: {', '.join(wrong)}.")
+        with files.checkpoint(path, self.world.device, self._settings()) as state:
             for name in ("model", "average", "optimizer", "scaler"):
                 getattr(self, name).load_state_dict(state[name])
             for name in ("step", "seconds", "best", "worse", "best_state", "curves"):

@@ -215,10 +215,7 @@ def train(game, faces, args):
     checkpoint, log, step = args.save / "checkpoint.pt", [], 0
     device = next(game.generator.parameters()).device
     if checkpoint.is_file():
-        with files.checkpoint(checkpoint, device) as state:
-            if state["settings"] != settings:
-                raise ValueError(f"{checkpoint} is of a training with other flags; give another "
-                                 "--save and --images, or delete it.")  # fmt: skip
+        with files.checkpoint(checkpoint, device, settings) as state:
             game.load_state_dict(state["game"])
             noise.set_state(state["noise"].cpu())
             log, step = state["log"], state["step"]

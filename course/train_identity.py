@@ -109,10 +109,9 @@ def train(album, count, args):
     first = judge(average, album, count, device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=0.02)
     path, step, seconds = args.folder / CHECKPOINT, 0, 0.0
+    settings = {"steps": args.steps, "batch": args.batch, "seed": args.seed, "photos": count}
     if path.is_file():
-        with files.checkpoint(path, device) as state:
-            if state["steps"] != args.steps or state["photos"] != count:
-                raise ValueError(f"{path} is of a run with other settings.")
+        with files.checkpoint(path, device, settings) as state:
             net.load_state_dict(state["net"])
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
@@ -127,8 +126,8 @@ def train(album, count, args):
     def save():
         with atomic_path(path) as temporary:
             torch.save({"net": net.state_dict(), "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step, "photos": count,
-                        "seconds": time.perf_counter() - clock, "steps": args.steps},
+                        "optimizer": optimizer.state_dict(), "step": step,
+                        "seconds": time.perf_counter() - clock, "settings": settings},
                        temporary)  # fmt: skip
 
     clock, losses = time.perf_counter() - seconds, []

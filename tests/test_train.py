@@ -62,6 +62,10 @@ def test_an_interrupted_run_goes_on(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "batches", stops)
     assert main(arguments(tmp_path, 5)) == 130
     assert not (tmp_path / "out.pt").exists()
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    assert main(arguments(tmp_path, 4)) == 2
+    assert "is of a run with other settings: steps 5; give those" in capsys.readouterr().err
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
     monkeypatch.setattr(train, "batches", few)
     assert main(arguments(tmp_path, 5)) == 0
     assert "going on from step 3 of 5" in capsys.readouterr().out

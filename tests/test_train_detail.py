@@ -111,6 +111,9 @@ def test_an_interrupted_run_goes_on_alike(album, shelf, tmp_path, monkeypatch, c
     said = capsys.readouterr().err
     assert said == f"train: {checkpoint} is damaged; delete it to begin again.\n"
     checkpoint.write_bytes(kept)
+    assert main([*words("twice.pt"), "--features", "0.2"]) == 2
+    assert "is of a run with other settings: features 0.3; give those" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == kept
     assert main(words("twice.pt")) == 0
     once, twice = (
         torch.load(tmp_path / n, weights_only=True)["state"] for n in ("once.pt", "twice.pt")
@@ -174,12 +177,17 @@ def test_experiment_columns_and_sheet(flame, album, shelf, tmp_path, monkeypatch
     monkeypatch.setattr(experiment, "HELD_OUT", 0)
     monkeypatch.setattr(experiment, "REFINING", 1)
     monkeypatch.setattr(experiment, "SHOWN", (0, 2))
-    settings = (experiment.SETTINGS[0], experiment.SETTINGS[1], experiment.SETTINGS[-1])
+    settings = (*experiment.SETTINGS[:3], experiment.SETTINGS[-1])
     monkeypatch.setattr(experiment, "SETTINGS", settings)
     rows = experiment.experiment(tmp_path, 1, 2, 1, 1, 2, 2, settings, shelf)
     table = read_csv(write(tmp_path / "d.csv", rows, experiment.COLUMNS | COMMON),
                      columns("detail"))  # fmt: skip
-    assert table["setting"].tolist() == ["photograph", "no detail", "discriminator"]
+    assert table["setting"].tolist() == ["photograph", "no detail", "folds only", "both"]
+    assert table["steps"].tolist() == [0, 0, 0, 1]
+    # finer waves have less power, in photographs too; without detail there is less than there
+    photo, bare = (np.array([table[f"power_{2 * k}"][row] for k in range(1, 13)]) for row in (0, 1))
+    assert photo[0] > photo[5] > photo[11]
+    assert (bare - photo)[3:].mean() < 0
     assert table["detail_gap"][0] == 0 < abs(table["detail_gap"][1])
     # one step towards the photograph, from a wrong shape
     assert (table["identity_mm"][1:] < table["start_mm"][1:]).all()

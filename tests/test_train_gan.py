@@ -102,7 +102,7 @@ def test_more_epochs_go_on_other_flags_do_not(tmp_path, capsys):
     assert main(small(tmp_path, *OPTIONS, "--n_epochs", "4")) == 0
     assert (tmp_path / "images" / "000018.png").is_file()
     assert main(small(tmp_path, *OPTIONS, "--lr", "1e-3")) == 2
-    assert "other flags" in capsys.readouterr().err
+    assert "other settings: lr 0.0" in capsys.readouterr().err
 
 
 def test_a_step_moves_both_players_and_each_only_by_its_own_loss():
