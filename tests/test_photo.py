@@ -120,6 +120,24 @@ def test_faces_of_every_size_and_turn(found):
     assert np.linalg.norm(back - truth, axis=1).mean() < 5
 
 
+@pytest.mark.parametrize("roll", range(0, 181, 36))
+@pytest.mark.parametrize("height", [40, 90])
+def test_small_faces_however_they_are_turned(found, height, roll):
+    """So many pixels from brows to chin; the error is in distances between the eyes' corners."""
+    scale, a = height / np.ptp(found.points[:, 1]), np.deg2rad(roll)
+    small = cv2.resize(astronaut(), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    points, side = found.points * scale, 4 * height
+    turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    shift = side / 2 - turn @ points.mean(0)
+    # OpenCV counts from the middle of the first pixel, the course from its corner
+    affine = np.c_[turn, shift + turn @ [0.5, 0.5] - 0.5]
+    canvas = cv2.warpAffine(small, affine, (side, side), borderMode=cv2.BORDER_REFLECT)
+    points = points @ turn.T + shift
+    again = photo.detect(canvas, detector="built-in").points
+    error = np.linalg.norm(again - points, axis=1).mean()
+    assert error < 0.05 * np.linalg.norm(points[36] - points[45])
+
+
 def test_several_faces_largest_first():
     face = astronaut()[20:280, 90:360]
     small = cv2.resize(face, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
