@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from course.albums import seen_in
 from course.encoder import average_identity
 from course.facecode import LEFT_EYE, RIGHT_EYE, FaceCode
-from course.fit import FAR, IMAGE_SIZE, RATES, Fitter, VertexAlbedo, observed
+from course.fit import FAR, IMAGE_SIZE, RATES, Fitter, VertexAlbedo, bareness, observed
 from course.photo import Detection, crop_around
 from course.render import Renderer
 
@@ -137,9 +137,9 @@ def match_colours(code, images, flame):
     """The codes (N) with other albedo and light: drawn, they have the colours of ``images``.
 
     images (N, 3, S, S) are what the codes were read from. By how much is each colour's logarithm
-    off, g (3,), the median over the face? Skin and lamp share it as their spreads allow: with
-    g = D δa + δl, δa ~ N(0, SKIN²) and δl ~ N(0, Λ), Λ = LAMP² + TINT² on the diagonal and LAMP²
-    beside it, the means of δa and δl given g are SKIN² Dᵀ x and Λ x with
+    off, g (3,), the median over the face, weighted by ``bareness``? Skin and lamp share it as their
+    spreads allow: with g = D δa + δl, δa ~ N(0, SKIN²) and δl ~ N(0, Λ), Λ = LAMP² + TINT² on the
+    diagonal and LAMP² beside it, the means of δa and δl given g are SKIN² Dᵀ x and Λ x with
     x = (SKIN² D Dᵀ + Λ)⁻¹ g.
     """
     skin, dirs, albedo, renderer = _look(flame)
@@ -147,12 +147,21 @@ def match_colours(code, images, flame):
     drawn = renderer(vertices, code.camera, albedo(code.albedo), code.light)
     seen = F.interpolate(images, (LOOK, LOOK), mode="area")
     off = seen.clamp_min(DARKEST).log() - drawn.image.clamp_min(DARKEST).log()
-    off = torch.stack([part[:, mask].median(1).values if mask.any() else part.new_zeros(3)
-                       for part, mask in zip(off, drawn.shows(skin), strict=True)])  # fmt: skip
+    weight = drawn.shows(skin) * bareness(flame)[drawn.pix_to_face % len(skin)]
+    off = torch.stack([_medians(o, w) for o, w in zip(off.flatten(2), weight.flatten(1),
+                                                      strict=True)])  # fmt: skip
     lamp = LAMP**2 + TINT**2 * torch.eye(3).to(off)
     share = torch.linalg.solve(SKIN**2 * dirs @ dirs.T + lamp, off.T).T
     return code.replace(albedo=code.albedo + SKIN**2 * share @ dirs,
                         light=code.light * (share @ lamp).exp().unsqueeze(1))  # fmt: skip
+
+
+def _medians(values, weight):
+    """Weighted medians (C,) of rows (C, P) under weights (P,); zeros where nothing has any."""
+    values, order = values.sort(1)
+    below = weight[order].cumsum(1)
+    middle = (below >= below[:, -1:] / 2).int().argmax(1, keepdim=True)
+    return values.gather(1, middle)[:, 0] * (below[:, -1] > 0)
 
 
 def read_faces(model, photos, landmarks, flame=None, crops=None, mirror=True):

@@ -31,6 +31,8 @@ GAP_WEIGHT = 0.5
 SIGMA_FLOOR = 0.012  # of the crop: no landmark is surer than that
 IMAGE_SIZE = 224  # pixels a side of the crops that are compared
 OUTLIER = 0.12  # colour difference from which a pixel is thought to be hidden
+BARE = 0.025  # metres around the bridge of the nose where hair, hands and masks seldom are
+LIGHT_ROUNDS = (1.0, 1.0, 0.5, 0.0)  # powers of the weights that say so, while light is solved
 # pixels are compared twice: by their colours, and by how they differ from those around them, which
 # light has little to do with. Shadows and shine, which nine numbers of light cannot say, are in the
 # colours and would bend the head: there they count less (tried, as all numbers here, on other
@@ -137,6 +139,18 @@ def compared_faces(flame):
     return compared
 
 
+def bareness(flame):
+    """Weights (F,) of triangles: how seldom anything is before them, exp(−½ (d / BARE)²).
+
+    d is how far they are from the bridge of the nose. Where hair covers more of a face than it
+    leaves, this is what tells which of the two is the face.
+    """
+    template = flame.v_template
+    bridge = flame.landmarks(template[None])[0, 27:31].mean(0)
+    away = template[flame.faces].mean(1) - bridge
+    return (-0.5 * away.square().sum(1) / BARE**2).exp()
+
+
 class Fitter:
     """Crops of one person, what was detected in them, and the codes that are being fitted."""
 
@@ -179,6 +193,7 @@ class Fitter:
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
         self.vertex_albedo = VertexAlbedo(flame)
         self.compared = compared_faces(flame)
+        self.bareness = bareness(flame)
 
     @torch.no_grad()
     def _misses(self, code):
@@ -339,6 +354,7 @@ class Fitter:
         vertices, _ = self._head()
         drawn = self._draw(renderer, vertices)
         mask = self._mask(drawn)[:, 0].bool()
+        bare = self.bareness[drawn.pix_to_face % len(self.bareness)]
         for n in range(len(images)):
             basis = spherical_harmonics(drawn.normal[n].permute(1, 2, 0)[mask[n]])
             if len(basis) < 50:
@@ -348,12 +364,12 @@ class Fitter:
                 albedo = drawn.albedo[n, c][mask[n]]
                 rows = basis * albedo[:, None]
                 target = images[n, c][mask[n]]
-                weight = torch.ones_like(target)
-                for _ in range(3):  # a few rounds without the pixels that do not fit
-                    left = rows.T @ (weight[:, None] * rows) + ridge
+                fits = torch.ones_like(target)
+                for power in LIGHT_ROUNDS:  # without the pixels that do not fit
+                    weight = fits * bare[n][mask[n]] ** power
+                    left = rows.T @ (weight[:, None] * rows) + ridge * weight.mean()
                     light = torch.linalg.solve(left, rows.T @ (weight * target))
-                    residual = rows @ light - target
-                    weight = 1 / (1 + (residual / OUTLIER) ** 2) ** 2
+                    fits = 1 / (1 + ((rows @ light - target) / OUTLIER) ** 2) ** 2
                 self.free["light"][n, :, c] = light
             grey = self.free["light"][n].mean(-1, keepdim=True)
             self.free["light"][n] = grey + 0.4 * (self.free["light"][n] - grey)

@@ -6,9 +6,14 @@ import torch
 import torch.nn.functional as F
 
 from course import fit, metrics, texture
+from course.camera import project
+from course.encode import match_colours
+from course.facecode import FaceCode
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
+from course.flame import yaw_pose
 from course.photo import Detection
+from course.render import Renderer
 
 QUICK = {"landmarks": 160, 56: 120, 112: 60}
 
@@ -109,6 +114,29 @@ def one(flame, studio):
     return photo, fit.fit(
         [photo.image], [seen(photo, rng, 0.5)], flame, steps=QUICK, progress=False
     )
+
+
+def test_hair_over_more_than_half_of_a_face_is_not_taken_for_skin(flame):
+    """Brown from the outline inwards: light and skin are those of the rest, not of the hair."""
+    code = FaceCode.zeros(flame).replace(pose=yaw_pose(15))
+    drawn = Renderer(flame, fit.IMAGE_SIZE).render(code)
+    nose = flame.v_template[flame.faces].mean(1) - flame.landmarks(flame.v_template[None])[0, 30]
+    compared = fit.compared_faces(flame)
+    hidden = drawn.shows(compared & (nose.norm(dim=1) > 0.055))
+    left = drawn.shows(compared) & ~hidden
+    assert hidden.sum() > 1.5 * left.sum()
+    brown = torch.tensor([0.22, 0.16, 0.12]).view(1, 3, 1, 1)
+    photo = torch.where(hidden.unsqueeze(1), brown, drawn.image)
+
+    dark = code.replace(light=0.4 * code.light)
+    marks = flame.landmarks(flame(code.shape, code.expression, code.pose), code.pose)
+    marks = project(marks, code.camera, fit.IMAGE_SIZE)[..., :2]
+    fitter = fit.Fitter(flame, photo, marks, torch.ones(1, 68), "auto", fit.FAR, dark)
+    fitter.solve_light(112)
+    for found in (fitter.code().detach(), match_colours(dark, photo, flame)):
+        again = Renderer(flame, fit.IMAGE_SIZE).render(found).image
+        error = (again - drawn.image).abs().mean(1)
+        assert error[left].mean() < 0.06, error[left].mean()
 
 
 def test_the_fit_explains_the_photograph(one):
