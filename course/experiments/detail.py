@@ -143,9 +143,11 @@ def one(setting, seed, folder, photographs, people, judged, begin, batch, steps)
     if setting["setting"] not in UNTRAINED:
         trainer = _trainer(photographs, people, seed, batch)
         trainer.restore(_begun(folder, seed, begin))
-        steps = 0 if setting["setting"] == "folds only" else steps
-        trainer.train(steps, steps, **weights)
         model = trainer.average
+        if setting["setting"] == "folds only":
+            steps = 0
+            torch.nn.init.zeros_(model.decoder.last.weight)  # no texture yet, nor its first noise
+        trainer.train(steps, steps, **weights)
     row = {"steps": steps if model else 0, "photos": len(shelf)}
     if setting["setting"] == "photograph":
         made = shelf.take("images", slice(None))
