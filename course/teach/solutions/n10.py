@@ -63,15 +63,16 @@ def _triangle_cases():
 def distance_to_triangles(p, a, b, c):
     def to_segment(start, end):
         way = end - start
-        t = ((p - start) * way).sum(1) / (way**2).sum(1)
+        t = ((p - start) * way).sum(1) / np.maximum((way**2).sum(1), 1e-30)
         return np.linalg.norm(p - start - np.clip(t, 0, 1)[:, None] * way, axis=1)
 
     normal = np.cross(b - a, c - a)
-    height = ((p - a) * normal).sum(1) / np.linalg.norm(normal, axis=1)
+    area = np.linalg.norm(normal, axis=1)  # zero for triangles that are lines, as some heads have
+    height = ((p - a) * normal).sum(1) / np.maximum(area, 1e-30)
     pairs = ((a, b), (b, c), (c, a))
     sides = [(np.cross(end - start, p - start) * normal).sum(1) >= 0 for start, end in pairs]
     edges = np.min([to_segment(*pair) for pair in pairs], axis=0)
-    return np.where(np.all(sides, axis=0), np.abs(height), edges)
+    return np.where(np.all(sides, axis=0) & (area > 0), np.abs(height), edges)
 
 
 # ------------------------------------------------------------------ 10.3 find the bug: which way?
