@@ -85,8 +85,8 @@ def several(path):
 
 def checkpoint(path):
     net = torch.nn.Linear(300, 100)
-    args = argparse.Namespace(steps=3)
-    train._save(path, net, net, torch.optim.SGD(net.parameters(), 1.0), 1, 0.0, args, 3)
+    optimizer = torch.optim.SGD(net.parameters(), 1.0)
+    train._save(path, net, net, optimizer, 1, 0.0, {"steps": 3})
 
 
 def faces(path):
