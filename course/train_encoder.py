@@ -434,7 +434,7 @@ class Trainer:
             + (f" --portraits {a.portraits}" if a.portraits else "")
             + (" --head_only" if a.head_only else "")
             + (f" --begin {a.begin}" if a.begin else ""),
-            "settings": self._kind(),
+            "settings": self._settings(),
             "steps": self.step,
             "minutes": round(self.seconds / 60, 1),
             "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} "
