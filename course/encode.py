@@ -122,9 +122,9 @@ def read_crops(model, images, flame, mirror=True):
 
 @lru_cache(maxsize=2)
 def _look(flame):
-    """Which triangles (F,) are skin of the face; how its mean log colour follows the albedo code,
-    (3, T); and what makes vertex colours of codes, and pictures of those."""
-    skin = flame.masks["face"][flame.faces].all(1)
+    """How bare triangles (F,) are, 0 where not of the face; how its mean log colour follows the
+    albedo code, (3, T); and what makes vertex colours of codes, and pictures of those."""
+    skin = flame.masks["face"][flame.faces].all(1) * bareness(flame)
     albedo = VertexAlbedo(flame)
     dirs = flame.v_template.new_zeros(3, 0)
     if flame.n_albedo:
@@ -147,9 +147,8 @@ def match_colours(code, images, flame):
     drawn = renderer(vertices, code.camera, albedo(code.albedo), code.light)
     seen = F.interpolate(images, (LOOK, LOOK), mode="area")
     off = seen.clamp_min(DARKEST).log() - drawn.image.clamp_min(DARKEST).log()
-    weight = drawn.shows(skin) * bareness(flame)[drawn.pix_to_face % len(skin)]
-    off = torch.stack([_medians(o, w) for o, w in zip(off.flatten(2), weight.flatten(1),
-                                                      strict=True)])  # fmt: skip
+    pairs = zip(off.flatten(2), drawn.shows(skin).flatten(1), strict=True)
+    off = torch.stack([_medians(o, weight) for o, weight in pairs])
     lamp = LAMP**2 + TINT**2 * torch.eye(3).to(off)
     share = torch.linalg.solve(SKIN**2 * dirs @ dirs.T + lamp, off.T).T
     return code.replace(albedo=code.albedo + SKIN**2 * share @ dirs,

@@ -354,7 +354,7 @@ class Fitter:
         vertices, _ = self._head()
         drawn = self._draw(renderer, vertices)
         mask = self._mask(drawn)[:, 0].bool()
-        bare = self.bareness[drawn.pix_to_face % len(self.bareness)]
+        bare = drawn.shows(self.bareness)
         for n in range(len(images)):
             basis = spherical_harmonics(drawn.normal[n].permute(1, 2, 0)[mask[n]])
             if len(basis) < 50:

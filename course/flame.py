@@ -230,10 +230,9 @@ class FLAME(nn.Module):
         turns = rotation_offsets(pose.unflatten(1, (5, 3)))  # R − I of every joint
         coefficients = torch.cat([blend, turns[:, 1:].flatten(1)], 1)
         planes = torch.addmm(self._template_planes, coefficients, self._planes)
-        joints = self._joints(blend)
+        joints = self._joints(blend, offsets)
         if offsets is not None:
             planes = planes + offsets.transpose(1, 2).flatten(1)
-            joints = joints + self.J_regressor @ offsets
             turns = turns.expand(len(joints), -1, -1, -1)
         rotations = turns + torch.eye(3, dtype=pose.dtype, device=pose.device)
         transforms = self._chain(rotations, joints)
@@ -252,13 +251,11 @@ class FLAME(nn.Module):
         Takes what ``forward`` takes.
         """
         blend, pose = self._codes(shape, expression, pose)
-        joints = self._joints(blend)
-        if offsets is not None:
-            joints = joints + self.J_regressor @ offsets
-        return self._chain(rodrigues(pose.unflatten(1, (5, 3))), joints)
+        return self._chain(rodrigues(pose.unflatten(1, (5, 3))), self._joints(blend, offsets))
 
-    def _joints(self, blend):
-        return torch.addmm(self._joint_template, blend, self._joint_dirs).unflatten(1, (5, 3))
+    def _joints(self, blend, offsets=None):
+        joints = torch.addmm(self._joint_template, blend, self._joint_dirs).unflatten(1, (5, 3))
+        return joints if offsets is None else joints + self.J_regressor @ offsets
 
     def _codes(self, shape, expression, pose):
         given = [c for c in (shape, expression, pose) if c is not None]

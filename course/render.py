@@ -148,8 +148,8 @@ class Rendering:
         return out.view(n, h, w, -1).permute(0, 3, 1, 2)
 
     def shows(self, triangles):
-        """Pixels (N, H, W) where one of the marked triangles (F,) is seen."""
-        return triangles[self.pix_to_face % len(triangles)] & (self.pix_to_face >= 0)
+        """Pixels (N, H, W) where one of the marked triangles (F,) is seen; or what those weigh."""
+        return triangles[self.pix_to_face % len(triangles)] * (self.pix_to_face >= 0)
 
     @cached_property
     def mask(self):
