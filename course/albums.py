@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from course.camera import fit_camera
 from course.facecode import NECK, ROOT, FaceCode
+from course.faces import MOUTHS, Photographer, Variety
 from course.files import atomic_path, quiet
 from course.flame import rodrigues
 from course.workers import spread
@@ -138,8 +139,6 @@ def seen_light(flame, code, images, size=48, rounds=3, outlier=0.12):
 
 def _make_shard(path, seed, each, variety, size):
     """Make one shard and write it, whole or not at all."""
-    from course.faces import Photographer, Variety
-
     if path.is_file():  # another process was quicker
         return path
     torch.set_num_threads(1)
@@ -158,7 +157,8 @@ def _make_shard(path, seed, each, variety, size):
 def make(folder, photos, each=2, seed=0, workers=1, variety=None, size=SIZE):
     """Make what an album of ``photos`` photographs lacks; returns the paths of its shards.
 
-    ``each`` photographs show the same person; ``variety`` are changes of ``faces.Variety``;
+    ``each`` photographs show the same person; ``variety`` are changes of ``faces.Variety`` (None:
+    what networks are trained on);
     ``size`` is the photographs' side.
     Raises ValueError for fewer photographs than a person needs.
     """
@@ -166,7 +166,7 @@ def make(folder, photos, each=2, seed=0, workers=1, variety=None, size=SIZE):
         raise ValueError(f"{photos} photographs cannot be made {each} a person.")
     folder = Path(folder)
     paths = [folder / f"{seed}-{k:05d}.npz" for k in range(math.ceil(photos / SHARD))]
-    jobs = [(p, [seed, k], each, variety or VARIETY, size)
+    jobs = [(p, [seed, k], each, variety or VARIETY | MOUTHS, size)
             for k, p in enumerate(paths) if not p.is_file()]  # fmt: skip
     if jobs:
         bar = tqdm(total=len(jobs), desc=f"photographs ({folder.name})", disable=quiet())

@@ -183,6 +183,13 @@ class PointVotes(LandmarkNet):
         features = self.from_middle(middle) + F.interpolate(self.from_deep(deep), (high, wide))
         features = features + self.context(deep.mean((2, 3)))[:, :, None, None]
         votes = self.vote(F.relu(features)).flatten(2)
+        with torch.autocast(votes.device.type, enabled=False):  # half a number is half a pixel here
+            points = self._points(votes.float(), high, wide)
+        coarse = F.adaptive_avg_pool2d(self.squeeze(deep), self.cells_across)
+        parts = [points.flatten(1), deep.mean((2, 3)), coarse.flatten(1)]
+        return torch.cat(parts, 1)[:, :, None, None]
+
+    def _points(self, votes, high, wide):
         # by planes (N, K, cells), not by slices: their gradients need no zeros to be filled in
         sure, *places = votes.unflatten(1, (self.points, 4)).unbind(2)
         attention = (2 * sure).softmax(-1)
@@ -191,11 +198,8 @@ class PointVotes(LandmarkNet):
             (torch.arange(n, device=votes.device) + 0.5) / n * 2 - 1 for n in (wide, high)
         )
         cells = torch.stack(torch.meshgrid(middle_x, middle_y, indexing="xy")).flatten(1)
-        plane = torch.stack([x, y], -1) / 2 + attention @ cells.T.to(attention)
-        points = 10 * (torch.cat([plane, z.unsqueeze(-1)], -1) - self.usual)
-        coarse = F.adaptive_avg_pool2d(self.squeeze(deep), self.cells_across)
-        parts = [points.flatten(1), deep.mean((2, 3)), coarse.flatten(1)]
-        return torch.cat(parts, 1)[:, :, None, None]
+        plane = torch.stack([x, y], -1) / 2 + attention @ cells.T
+        return 10 * (torch.cat([plane, z.unsqueeze(-1)], -1) - self.usual)
 
     def where(self, features):
         """The points (N, K, 3) among features (N, 3K + …), −1…1 across the picture."""

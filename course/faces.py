@@ -19,6 +19,8 @@ from course.flame import FLAME, head_yaw, rodrigues
 from course.rasterize import barycentric_at, covered, face_corners, zbuffer_of
 
 SUPERSAMPLE = 1.4
+# what networks train on beyond what they are judged on, as changes of Variety
+MOUTHS = {"lips": 0.4, "shouts": 0.08}
 FACE_SHARE = 0.53  # side of the landmarks' box over the picture's side at zoom 1
 BEARDS = ("full", "full", "chin", "moustache", "goatee")
 HAIR_COLOURS = np.array([
@@ -32,7 +34,8 @@ HAIR_COLOURS = np.array([
 class Variety:
     """How wild the photographs are. ``plain()`` is a studio: for tests and for fitting's truth.
 
-    glasses, hands and masks are shares of the people; hair names styles of faces_scene (None: all).
+    glasses, hands, masks, painted lips and mouths wide open (shouts) are shares of the people; hair
+    names styles of faces_scene (None: all).
     """
 
     accessories: bool = True
@@ -40,6 +43,8 @@ class Variety:
     glasses: float = 0.24
     hands: float = 0.0
     masks: float = 0.0
+    lips: float = 0.0
+    shouts: float = 0.0
     hair: tuple | None = None
     camera: bool = True
     expressive: float = 0.72
@@ -96,6 +101,9 @@ class Photographer:
         empty = np.zeros((resolution, resolution), np.float32)
         masks = {k: m.numpy() for k, m in f.uv_masks.items()}
         self.maps = np.stack([masks.get(k, empty) for k in ("hair", "brows", "beard")], -1)
+        self.lips = masks.get("lips", empty)
+        weight = self.lips.sum(1)  # heavy rows lie around the one between the lips
+        self.lip_row = (weight @ np.arange(resolution)) / max(weight.sum(), 1e-6)
         self.corner_uv = f.vt[f.ft].numpy()
         self.eye_faces = f.masks["eyes"].numpy()[self.faces].all(1) if "eyes" in f.masks else None
         mouth = f.masks.get("mouth_interior")
@@ -207,6 +215,10 @@ class Photographer:
                 act("blink", rng.uniform(0.5, 2.5))
             elif lids < 0.4:
                 act("eye wide", rng.uniform(0.2, 2))
+        if self.variety.shouts and rng.random() < self.variety.shouts:
+            jaw = rng.uniform(0.2, 0.6)
+            for name in ("upper lip raised", "lower lip down", "lip stretch", "nose wrinkled"):
+                act(name, rng.uniform(0, 1.8))
         noise = torch.from_numpy(rng.normal(size=len(out)) * 0.12).float()
         out += torch.where(self.flame.expression_one_way, noise.abs(), noise)
         return jaw
@@ -395,6 +407,12 @@ class Photographer:
                 k = np.clip(k, 0, 1)[:, None]
                 colour = colour + (tint * shade[:, None] - colour) * k
             colour = colour * (0.94 + 0.12 * grain[(row * 2) % 256, (column * 2) % 256, None])
+        if self.variety.lips and rng.random() < self.variety.lips:
+            lip = self.lips[row, column]
+            upper = np.clip((self.lip_row - row) / 2 + 0.5, 0, 1)
+            colour, shiny = _painted_lips(rng, colour, lip, upper, skin)
+            gloss[head] += (shiny - gloss[head]) * lip
+            sharp[head] += (rng.uniform(25, 90) - sharp[head]) * lip
         if self.eye_faces is not None:
             eye = self.eye_faces[face[head]]
             gloss[np.flatnonzero(head)[eye]], sharp[np.flatnonzero(head)[eye]] = 0.9, 90
@@ -542,6 +560,25 @@ def _beard(rng, uv):
         "moustache": (y < 0.645) & (x < 0.13),
         "goatee": x < 0.12,
     }[style] * 1.0
+
+
+def _painted_lips(rng, colour, lip, upper, skin):
+    """Colours (P, 3) with lips of two tones, pale or with lipstick, and how much these shine.
+
+    ``lip`` and ``upper`` (P,) say how much of a pixel is lip, and upper lip. Lips as the head model
+    has them are of one tone; in photographs the upper is mostly the darker, in shade or by itself.
+    """
+    style, shine = rng.random(), rng.uniform(0, 0.35)
+    tones = np.exp(rng.uniform([-1.1, -0.3], [0.1, 0.5]))  # of the upper and the lower lip
+    if style < 0.4:  # lipstick: red, rose, berry, brown
+        dye = np.array([0.5, 0.06, 0.07]) * np.exp(rng.normal(size=3) * [0.5, 0.6, 0.6])
+        strength, shine = rng.uniform(0.4, 1), rng.uniform(0, 0.8)
+        tones = tones ** rng.uniform(0, 0.6)
+    else:  # bare: from the lips' own colour to the skin's
+        dye, strength = skin * [1, 0.85, 0.85], rng.uniform(0, 0.8)
+    tone = tones[1] + (tones[0] - tones[1]) * upper
+    wanted = (colour + (np.clip(dye, 0, 0.8) - colour) * strength) * tone[:, None]
+    return colour + (np.clip(wanted, 0, 0.9) - colour) * lip[:, None], shine
 
 
 def _dye(rng):

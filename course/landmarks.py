@@ -75,7 +75,7 @@ class LandmarkNet(nn.Module):
         deep = self.deep(middle)
         features = self.from_middle(middle) + F.interpolate(self.from_deep(deep), scale_factor=2)
         features = features + self.context(deep.mean((2, 3)))[:, :, None, None]
-        votes = self.vote(F.relu(features)).flatten(2).unflatten(1, (68, 4))
+        votes = self.vote(F.relu(features)).flatten(2).float().unflatten(1, (68, 4))
         attention = (2 * votes[:, :, 0]).softmax(-1)
         place = self.cells + 0.5 * votes[:, :, 1:3]
         points = (place * attention[:, :, None]).sum(-1)

@@ -56,6 +56,8 @@ def _landmark_arguments(parser):
     parser.add_argument(
         "--start", type=any_path, help="weights to go on from, instead of random ones"
     )
+    parser.add_argument("--precision", choices=["full", "mixed"], default="full",
+                        help="mixed: bfloat16 where it does no harm")  # fmt: skip
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1),
                         help="processes that make photographs")  # fmt: skip
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -93,10 +95,10 @@ def _run_landmarks(args):
 
 def _make_chunk(path, seed, max_yaw):
     """Make one chunk of photographs and write it, whole or not at all."""
-    from course.faces import Photographer, Variety
+    from course.faces import MOUTHS, Photographer, Variety
 
     torch.set_num_threads(1)
-    variety = Variety() if max_yaw is None else Variety(max_yaw=max_yaw)
+    variety = Variety(**MOUTHS) if max_yaw is None else Variety(max_yaw=max_yaw)
     maker = _make_chunk.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
     _make_chunk.maker = maker
     maker.variety = variety
@@ -194,7 +196,8 @@ def train_landmarks(photos, held_out, args):
             batch, points = next(stream)
             x = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 255
             net.train()
-            loss = landmark_loss(*net(x), torch.from_numpy(points).to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "mixed"):
+                loss = landmark_loss(*net(x), torch.from_numpy(points).to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 2.0)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from course import faces
 from course.camera import project
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank, fractal_noise
@@ -88,6 +89,33 @@ def test_a_fixed_person(photographer):
     shots = [photographer(np.random.default_rng(k), code) for k in (1, 2)]
     assert torch.equal(shots[0].code.shape, shots[1].code.shape)
     assert not np.array_equal(shots[0].image, shots[1].image)
+
+
+def test_painted_lips_are_of_two_tones_and_leave_the_skin(flame, bank):
+    maker = Photographer(flame, Variety.plain(), bank, size=96)
+    rng = np.random.default_rng(2)
+    lip, upper = np.array([0, 1, 1, 0.5]), np.array([0, 1, 0, 1.0])
+    before = np.tile([0.2, 0.1, 0.08], (4, 1))
+    ratios = []
+    for _ in range(60):
+        after, shine = faces._painted_lips(rng, before, lip, upper, before[0])
+        assert np.array_equal(after[0], before[0])
+        assert ((after >= 0) & (after <= 0.9)).all()
+        assert 0 <= shine <= 0.8
+        ratios.append(np.log(after[1] / after[2]).mean())
+    assert np.median(ratios) < -0.2  # the upper is the darker one
+    assert np.std(ratios) > 0.2
+    # the row between the lips lies between those of the landmarks' triangles
+    rows = (1 - flame.vt[flame.ft][..., 1].mean(1).numpy()) * maker.lips.shape[0]
+    marks = rows[flame.static_lmk_faces_idx.numpy()]  # of landmarks 17 to 67
+    assert marks[51 - 17] < maker.lip_row < marks[57 - 17]
+
+
+def test_shouts_open_the_mouth(flame, bank):
+    maker = Photographer(flame, Variety(shouts=1.0), bank, size=96)
+    rng = np.random.default_rng(0)
+    jaws = torch.stack([maker.person(rng).pose[0, 6] for _ in range(10)])
+    assert ((jaws >= 0.2) & (jaws <= 0.6)).all()
 
 
 def test_noise_and_backgrounds(bank):

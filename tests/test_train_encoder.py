@@ -111,12 +111,26 @@ def test_early_stop_keeps_the_best(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("more", [
-    ("--steps", 0), ("--batch", 40), ("--own", "."), ("--precision", "mixed"),
+    ("--steps", 0), ("--batch", 40), ("--own", "."),
     ("--supervision", "weak", "--own", "nowhere"),
 ])  # fmt: skip
 def test_bad_settings_get_a_sentence(folder, more, capsys):
     assert main(arguments(folder, *more)) == 2
     assert capsys.readouterr().err.startswith("train: ")
+
+
+def test_mixed_precision_learns_what_full_precision_learns(folder, tmp_path):
+    found = {}
+    for precision in ("full", "mixed"):
+        place = tmp_path / precision
+        place.mkdir()
+        (place / "train").symlink_to(folder / "train")
+        more = ("--steps", 30, "--check", 30, "--precision", precision, "--backbone", "points")
+        assert main(arguments(place, *more)) == 0
+        found[precision] = np.array(losses(place)[1])
+    assert found["mixed"][-1] < 0.95 * found["mixed"][0]
+    assert np.abs(found["mixed"] / found["full"] - 1).max() < 0.05
+    assert not np.array_equal(found["mixed"], found["full"])
 
 
 def test_mixed_supervision_on_own_photographs(folder, capsys):
