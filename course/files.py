@@ -157,6 +157,25 @@ def checkpoint(path, device="cpu", settings=None):
         raise ValueError(damaged) from None
 
 
+def save_training(path, parts, settings, **more):
+    """Write what a training goes on from, whole or not at all: the states of ``parts`` {name:
+    module or optimizer}, the settings that tell runs apart, and numbers and lists."""
+    import torch
+
+    state = {name: part.state_dict() for name, part in parts.items()}
+    with atomic_path(path) as temporary:
+        torch.save(state | more | {"settings": settings}, temporary)
+
+
+def load_training(path, parts, settings, more, device="cpu"):
+    """Give ``parts`` the states of ``save_training``; returns what it was told beside, by the names
+    ``more``. Raises ValueError as ``checkpoint`` does."""
+    with checkpoint(path, device, settings) as state:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        return [state[name] for name in more]
+
+
 def any_path(text):
     r"""A path as it was typed, on any system: ``faces\me.jpg`` is found on Linux too."""
     path = Path(text)

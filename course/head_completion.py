@@ -22,11 +22,11 @@ def complete(path, model, ours, beside=None, progress=True):
     """``model`` with all that the course needs, and the reason why it may still lack something.
 
     Its own arrays come first, then those of the files ``beside`` it (``read_companions``), then
-    what is carried over from the built-in head ``ours``, kept in a cache beside ``path``.
-    Returns (dict, "" or one sentence).
+    what is carried over from the built-in head ``ours``, kept in a cache beside ``path``. Landmarks
+    from beside it are the last choice (see ``_fitting``). Returns (dict, "" or one sentence).
     """
     known = {**(beside or {}), **model}
-    if not lacking(known):
+    if not lacking(_fitting(model, beside)):
         return known, ""
     try:
         found = cached_arrays(cache_path(path), _key(model, ours),
@@ -34,12 +34,20 @@ def complete(path, model, ours, beside=None, progress=True):
     except ValueError as reason:
         return known, f"Nothing is carried over to {path}: {reason}."
     rigged = _with_joints(model, found)
-    if "static_lmk_faces_idx" in known:
-        found = {k: v for k, v in found.items() if k not in LANDMARKS}
+    known = _fitting(model, beside)
     colours = {k: v for k, v in ours.items() if k.startswith(("albedo_", "uv_mask_"))}
     if {"vt", "ft"} <= set(known) and "albedo_mean" not in known:
         colours = _repainted(colours, found, known)
     return {**found, **colours, **known, **rigged}, ""
+
+
+def _fitting(model, beside):
+    """A model with what lies ``beside`` it, but for landmarks.
+
+    FLAME's own embedding has the brows' ends beside the eyes, up to 2.4 cm from where landmark
+    networks see them, and fits suffer: the points have to mean what the network means.
+    """
+    return {k: v for k, v in (beside or {}).items() if k not in LANDMARKS} | model
 
 
 def lacking(model):
@@ -51,7 +59,7 @@ def lacking(model):
 
 def state(path, model, ours, beside=None):
     """One clause for ``doctor``: where landmarks, UV, masks and albedo come from."""
-    words = lacking({**(beside or {}), **model})
+    words = lacking(_fitting(model, beside))
     if not words:
         return "complete"
     kept = read_cached(cache_path(path), hashlib.sha256(_key(model, ours).encode()).hexdigest())

@@ -178,13 +178,12 @@ def train_landmarks(photos, held_out, args):
     checkpoint, step, seconds = args.folder / "checkpoint.pt", 0, 0.0
     settings = {"steps": args.steps, "rate": args.rate, "seed": args.seed, "photos": len(images),
                 "start": args.start and args.start.name}  # fmt: skip
+    parts = {"net": net, "average": average, "optimizer": optimizer}
     if checkpoint.is_file():
-        with files.checkpoint(checkpoint, device, settings) as state:
-            net.load_state_dict(state["net"])
-            average.load_state_dict(state["average"])
-            optimizer.load_state_dict(state["optimizer"])
-            step, seconds = state["step"], state["seconds"]
-            print(f"going on from step {step} of {args.steps}")
+        step, seconds = files.load_training(
+            checkpoint, parts, settings, ("step", "seconds"), device
+        )
+        print(f"going on from step {step} of {args.steps}")
     stream = batches(images, landmarks, np.random.default_rng([args.seed, step]))
     start, recent = time.perf_counter() - seconds, []
     bar = tqdm(total=args.steps, initial=step, desc="landmarks", disable=quiet())
@@ -210,10 +209,10 @@ def train_landmarks(photos, held_out, args):
                 bar.set_postfix(loss=f"{np.mean(recent):.3f}")
             if step % 500 == 0 or step == args.steps:
                 seconds = time.perf_counter() - start
-                _save(checkpoint, net, average, optimizer, step, seconds, settings)
+                files.save_training(checkpoint, parts, settings, step=step, seconds=seconds)
     except KeyboardInterrupt:
         seconds = time.perf_counter() - start
-        _save(checkpoint, net, average, optimizer, step, seconds, settings)
+        files.save_training(checkpoint, parts, settings, step=step, seconds=seconds)
         raise
     finally:
         bar.close()
@@ -237,13 +236,6 @@ def train_landmarks(photos, held_out, args):
         "loss": round(float(np.mean(recent)), 4) if recent else None,
         "errors": measure(average, *held_out),
     }
-
-
-def _save(path, net, average, optimizer, step, seconds, settings):
-    with atomic_path(path) as temporary:
-        torch.save({"net": net.state_dict(), "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds,
-                    "settings": settings}, temporary)  # fmt: skip
 
 
 # ------------------------------------------------------------------ measuring

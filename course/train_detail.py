@@ -23,7 +23,7 @@ from tqdm import tqdm
 from course import files, metrics
 from course.detail import WEIGHTS, DetailModel
 from course.detail_album import HELD_OUT, PHOTO, make_album, studio
-from course.files import DATA, any_path, atomic_path, quiet, write_text
+from course.files import DATA, any_path, quiet, write_text
 from course.flame import FLAME
 from course.gan import PatchDiscriminator, discriminator_loss, generator_loss
 from course.losses import IdentityNet
@@ -39,7 +39,11 @@ PEOPLE, JUDGED = 240, 16  # trained on, and set aside
 FOLDER = DATA.parent / "runs" / "detail"
 STRONGER = 5  # how much a discriminator's view of detail is amplified
 FOLD_STEPS, FOLD_BATCH = 600, 16  # of learning the folds' strengths
-PARTS = ("model", "average", "critic", "optimizer", "critics")  # of a Trainer, in its checkpoint
+# of a Trainer, in its checkpoint
+PARTS, COUNTS = (
+    ("model", "average", "critic", "optimizer", "critics"),
+    ("step", "seconds", "folded"),
+)
 
 
 def add_arguments(parser):
@@ -221,11 +225,8 @@ class Trainer:
             self.save(path, settings)
 
     def save(self, path, settings=None):
-        state = {name: getattr(self, name).state_dict() for name in PARTS}
-        with atomic_path(path) as temporary:
-            torch.save(state | {"step": self.step, "seconds": self.seconds,
-                                "folded": self.folded, "settings": settings},
-                       temporary)  # fmt: skip
+        more = {name: getattr(self, name) for name in COUNTS}
+        files.save_training(path, self._parts(), settings, **more)
 
     def restore(self, path, settings=None):
         """Go on from a checkpoint if there is one.
@@ -234,10 +235,11 @@ class Trainer:
         """
         if not Path(path).is_file():
             return
-        with files.checkpoint(path, settings=settings) as state:
-            for name in PARTS:
-                getattr(self, name).load_state_dict(state[name])
-            self.step, self.seconds, self.folded = (state[n] for n in ("step", "seconds", "folded"))
+        found = files.load_training(path, self._parts(), settings, COUNTS)
+        self.step, self.seconds, self.folded = found
+
+    def _parts(self):
+        return {name: getattr(self, name) for name in PARTS}
 
 
 def beyond(relief, canvas, light, photo, *pictures):

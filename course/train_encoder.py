@@ -25,7 +25,7 @@ from course.camera import project
 from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode
 from course.faces import MOUTHS
-from course.files import DATA, any_path, atomic_path, quiet, write_text
+from course.files import DATA, any_path, quiet, write_text
 from course.flame import FLAME
 from course.losses import IDENTITY, IdentityNet
 from course.optim import running_average
@@ -34,6 +34,9 @@ WEIGHTS = DATA / "encoder.pt"
 JOINTS = (0, 2, 3, 4)  # the neck's turn is in the root's
 CHECKED = 240  # photographs of the training album that are set aside to judge it; at most 1/8
 HEAD_RATE = 0.25  # of --rate, for the head of the points backbone
+# of a Trainer, in its checkpoint
+KEPT = ("model", "average", "optimizer", "scaler")
+COUNTS = ("step", "seconds", "best", "worse", "best_state", "curves")
 CURVE = 10  # steps that a point of the curves is the mean of
 
 
@@ -403,25 +406,23 @@ class Trainer:
     def save(self):
         """The checkpoint and the curves, each whole or not at all; by one process."""
         if self.world.chief:
-            with atomic_path(self.args.folder / "checkpoint.pt") as temporary:
-                torch.save({"settings": self._settings(), "model": self.model.state_dict(),
-                            "average": self.average.state_dict(), "best_state": self.best_state,
-                            "optimizer": self.optimizer.state_dict(),
-                            "scaler": self.scaler.state_dict(), "step": self.step,
-                            "seconds": self.seconds, "best": self.best, "worse": self.worse,
-                            "curves": self.curves}, temporary)  # fmt: skip
+            more = {name: getattr(self, name) for name in COUNTS}
+            files.save_training(self.args.folder / "checkpoint.pt", self._parts(),
+                                self._settings(), **more)  # fmt: skip
             write_text(self.args.folder / "curves.json", json.dumps(self.curves) + "\n")
         self.world.wait()
 
     def restore(self, path):
         """Go on from a checkpoint. Raises ValueError when it is damaged or of another run."""
-        with files.checkpoint(path, self.world.device, self._settings()) as state:
-            for name in ("model", "average", "optimizer", "scaler"):
-                getattr(self, name).load_state_dict(state[name])
-            for name in ("step", "seconds", "best", "worse", "best_state", "curves"):
-                setattr(self, name, state[name])
+        found = files.load_training(path, self._parts(), self._settings(), COUNTS,
+                                    self.world.device)  # fmt: skip
+        for name, value in zip(COUNTS, found, strict=True):
+            setattr(self, name, value)
         if self.world.chief:
             print(f"going on from step {self.step} of {self.args.steps}")
+
+    def _parts(self):
+        return {name: getattr(self, name) for name in KEPT}
 
     def write(self):
         """The weights that ship, and a report beside them."""

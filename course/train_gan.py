@@ -215,15 +215,13 @@ def train(game, faces, args):
     checkpoint, log, step = args.save / "checkpoint.pt", [], 0
     device = next(game.generator.parameters()).device
     if checkpoint.is_file():
-        with files.checkpoint(checkpoint, device, settings) as state:
-            game.load_state_dict(state["game"])
-            noise.set_state(state["noise"].cpu())
-            log, step = state["log"], state["step"]
+        more = ("noise", "log", "step")
+        state, log, step = files.load_training(checkpoint, {"game": game}, settings, more, device)
+        noise.set_state(state.cpu())
 
     def keep():
-        with atomic_path(checkpoint) as temporary:
-            torch.save({"game": game.state_dict(), "noise": noise.get_state(), "log": log,
-                        "step": step, "settings": settings}, temporary)  # fmt: skip
+        files.save_training(checkpoint, {"game": game}, settings,
+                            noise=noise.get_state(), log=log, step=step)  # fmt: skip
         with atomic_path(args.save / "losses.csv") as temporary, temporary.open("w") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *log])
         with torch.no_grad(), atomic_path(args.images / f"{step:06d}.png") as temporary:

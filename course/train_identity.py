@@ -16,7 +16,7 @@ from tqdm import tqdm
 from course import albums, files
 from course.encoder import FaceModel
 from course.facecode import resolve_device
-from course.files import any_path, atomic_path, quiet, write_text
+from course.files import any_path, quiet, write_text
 from course.losses import IDENTITY, IdentityNet, contrast
 from course.optim import running_average
 from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, linear_map, rate
@@ -110,13 +110,10 @@ def train(album, count, args):
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=0.02)
     path, step, seconds = args.folder / CHECKPOINT, 0, 0.0
     settings = {"steps": args.steps, "batch": args.batch, "seed": args.seed, "photos": count}
+    parts = {"net": net, "average": average, "optimizer": optimizer}
     if path.is_file():
-        with files.checkpoint(path, device, settings) as state:
-            net.load_state_dict(state["net"])
-            average.load_state_dict(state["average"])
-            optimizer.load_state_dict(state["optimizer"])
-            step, seconds = state["step"], state["seconds"]
-            print(f"going on from step {step} of {args.steps}")
+        step, seconds = files.load_training(path, parts, settings, ("step", "seconds"), device)
+        print(f"going on from step {step} of {args.steps}")
 
     def make(at):
         numbers = chosen(at, args.seed, count, args.batch, pairs=True)
@@ -124,11 +121,8 @@ def train(album, count, args):
         return crops(album, numbers, rngs), torch.from_numpy(album.person[numbers])
 
     def save():
-        with atomic_path(path) as temporary:
-            torch.save({"net": net.state_dict(), "average": average.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step,
-                        "seconds": time.perf_counter() - clock, "settings": settings},
-                       temporary)  # fmt: skip
+        seconds = time.perf_counter() - clock
+        files.save_training(path, parts, settings, step=step, seconds=seconds)
 
     clock, losses = time.perf_counter() - seconds, []
     batches = Batches(make, step)

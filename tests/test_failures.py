@@ -28,7 +28,6 @@ from course import (
     gltf,
     landmarks,
     safe_pickle,
-    train,
     train_gan,
 )
 from course.__main__ import main
@@ -85,8 +84,8 @@ def several(path):
 
 def checkpoint(path):
     net = torch.nn.Linear(300, 100)
-    optimizer = torch.optim.SGD(net.parameters(), 1.0)
-    train._save(path, net, net, optimizer, 1, 0.0, {"steps": 3})
+    parts = {"net": net, "optimizer": torch.optim.SGD(net.parameters(), 1.0)}
+    files.save_training(path, parts, {"steps": 3}, step=1)
 
 
 def faces(path):

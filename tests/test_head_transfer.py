@@ -110,6 +110,23 @@ def test_doctor_says_which_head_is_in_use(other, monkeypatch):
     kept.write_bytes(whole)
 
 
+def test_landmarks_beside_a_head_are_the_last_choice(other, tmp_path):
+    """What fits a photograph has to mean what the landmark network means."""
+    state = other.flame.state_dict()
+    beside = {key: np.zeros_like(value) for key, value in state.items() if "_lmk_" in key}
+    beside["mask_face"] = np.ones(len(other.model["v_template"]), bool)
+    found, reason = head_completion.complete(other.path, other.model, other.ours, beside)
+    assert not reason
+    assert found["mask_face"].all()
+    assert np.array_equal(found["static_lmk_faces_idx"], other.flame.static_lmk_faces_idx)
+    assert "landmarks" in head_completion.state(other.path, other.model, other.ours, beside)
+    # where nothing can be carried over, they are better than none
+    plane = {"v_template": np.zeros((9, 3)), "f": np.zeros((8, 3), int)}
+    found, reason = head_completion.complete(tmp_path / "plane.npz", plane, other.ours, beside)
+    assert reason
+    assert np.array_equal(found["static_lmk_faces_idx"], beside["static_lmk_faces_idx"])
+
+
 def test_it_is_fitted_drawn_and_exported(other, tmp_path):
     flame, size = other.flame, 128
     code = FaceCode.zeros(flame, 1)
