@@ -221,6 +221,8 @@ def train_landmarks(photos, held_out, args):
                     for k, v in average.state_dict().items()}, temporary)  # fmt: skip
     checkpoint.unlink(missing_ok=True)
     command = f"--photos {args.photos} --steps {args.steps} --rate {args.rate:g} --seed {args.seed}"
+    if args.precision == "mixed":
+        command += " --precision mixed"
     before = args.start.with_suffix(".json") if args.start else None
     if args.start:
         command += f" --start {args.start.name}"

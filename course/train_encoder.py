@@ -435,6 +435,7 @@ class Trainer:
             f"--batch {a.batch} --supervision {a.supervision} --seed {a.seed} --rate {a.rate:g}"
             + (f" --portraits {a.portraits}" if a.portraits else "")
             + (" --head_only" if a.head_only else "")
+            + (f" --precision {a.precision}" if a.precision != "auto" else "")
             + (f" --begin {a.begin}" if a.begin else ""),
             "settings": self._settings(),
             "steps": self.step,
