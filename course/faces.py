@@ -21,6 +21,7 @@ from course.rasterize import barycentric_at, covered, face_corners, zbuffer_of
 SUPERSAMPLE = 1.4
 # what networks train on beyond what they are judged on, as changes of Variety
 MOUTHS = {"lips": 0.4, "shouts": 0.08}
+BROWS_LOWER = (-0.12, 0.42)  # of the way to the eyes; the head model's are high
 FACE_SHARE = 0.53  # side of the landmarks' box over the picture's side at zoom 1
 BEARDS = ("full", "full", "chin", "moustache", "goatee")
 HAIR_COLOURS = np.array([
@@ -34,8 +35,8 @@ HAIR_COLOURS = np.array([
 class Variety:
     """How wild the photographs are. ``plain()`` is a studio: for tests and for fitting's truth.
 
-    glasses, hands, masks, painted lips and mouths wide open (shouts) are shares of the people; hair
-    names styles of faces_scene (None: all).
+    glasses, hands, masks, painted lips, mouths wide open (shouts) and brows that are not where the
+    head model has them are shares of the people; hair names styles of faces_scene (None: all).
     """
 
     accessories: bool = True
@@ -45,6 +46,7 @@ class Variety:
     masks: float = 0.0
     lips: float = 0.0
     shouts: float = 0.0
+    brows: float = 0.0
     hair: tuple | None = None
     camera: bool = True
     expressive: float = 0.72
@@ -105,6 +107,7 @@ class Photographer:
         weight = self.lips.sum(1)  # heavy rows lie around the one between the lips
         self.lip_row = (weight @ np.arange(resolution)) / max(weight.sum(), 1e-6)
         self.corner_uv = f.vt[f.ft].numpy()
+        self._brows = None
         self.eye_faces = f.masks["eyes"].numpy()[self.faces].all(1) if "eyes" in f.masks else None
         mouth = f.masks.get("mouth_interior")
         self.mouth = np.zeros(len(f.v_template), bool) if mouth is None else mouth.numpy()
@@ -124,6 +127,9 @@ class Photographer:
         flame = self.flame
         vertices = flame(code.shape, code.expression, code.pose)
         truth = flame.landmarks(vertices, code.pose)
+        lower = rng.uniform(*BROWS_LOWER) if v.brows and rng.random() < v.brows else 0.0
+        if lower:
+            truth[0, 17:27] = self._lower_brows(vertices[0], lower)
         parts, lenses = self._dress(rng, code, vertices) if v.accessories else ([], None)
         triangles, points, material, uv = self._assemble(vertices[0].numpy(), parts)
 
@@ -133,7 +139,8 @@ class Photographer:
         side = round(self.size * SUPERSAMPLE) if v.camera else 2 * self.size
         pixels = self._aim(rng, torch.from_numpy(points), truth, centre, distance, side)
         projected, marks = pixels[: len(points)], pixels[len(points) :]
-        shot = self._shoot(rng, triangles, points, material, uv, projected, side, code, lenses)
+        shot = self._shoot(rng, triangles, points, material, uv, projected, side, code, lenses,
+                           lower)  # fmt: skip
         scale = self.size / side
         marks = (marks[:, :2] * scale).numpy()
         image, skin = shot
@@ -223,6 +230,38 @@ class Photographer:
         out += torch.where(self.flame.expression_one_way, noise.abs(), noise)
         return jaw
 
+    # ------------------------------------------------------------------ brows
+
+    def _brow_places(self):
+        """Texture places (10, 2) of the brows' landmarks, and rows from there to the eyes' middle.
+
+        Hair grows lower and higher than on the head model, whose brows are painted on one spot.
+        """
+        if self._brows is None:
+            f = self.flame
+            corners = self.corner_uv[f.static_lmk_faces_idx.numpy()]
+            places = np.einsum("nk,nkc->nc", f.static_lmk_bary_coords.numpy(), corners)
+            rows = (places[:10, 1].mean() - places[19:31, 1].mean()) * self.log_albedo.shape[0]
+            self._brows = places[:10], rows
+        return self._brows
+
+    def _lower_brows(self, vertices, lower):
+        """Landmarks 17 to 26 (10, 3) of brows that are painted ``lower`` of the way to the eyes."""
+        places, rows = self._brow_places()
+        wanted = places - [0, lower * rows / self.log_albedo.shape[0]]
+        low, high = self.corner_uv.min(1), self.corner_uv.max(1)
+        found = []
+        for place in wanted:
+            near = np.flatnonzero(((low <= place) & (high >= place)).all(1))
+            a, b, c = self.corner_uv[near].transpose(1, 2, 0)
+            total = _cross(b - a, c - a)
+            mix = np.stack([_cross(b - place[:, None], c - place[:, None]),
+                            _cross(c - place[:, None], a - place[:, None]),
+                            _cross(a - place[:, None], b - place[:, None])]) / total  # fmt: skip
+            best = mix.min(0).argmax()
+            found.append(mix[:, best] @ vertices.numpy()[self.faces[near[best]]])
+        return torch.from_numpy(np.stack(found)).float()
+
     # ------------------------------------------------------------------ the scene
 
     def _dress(self, rng, code, vertices):
@@ -310,7 +349,7 @@ class Photographer:
 
     # ------------------------------------------------------------------ the picture
 
-    def _shoot(self, rng, triangles, points, material, uv, pixels, side, code, lenses):
+    def _shoot(self, rng, triangles, points, material, uv, pixels, side, code, lenses, lower):
         """The picture (side, side, 3) 0…255 and the skin's mean colour."""
         tri = torch.from_numpy(triangles)
         ndc = to_ndc(pixels[None], side)
@@ -339,7 +378,7 @@ class Photographer:
         occlusion[: len(ao)] = ao
         occlusion = mix(occlusion[:, None])[:, 0]
 
-        albedo, gloss, sharp, skin = self._colours(rng, code, face, kind, weights, mix(uv), normal)
+        albedo, gloss, sharp, skin = self._colours(rng, code, face, kind, weights, mix(uv), lower)
         light, shine = self._light(rng, points, tri, place, normal, view, occlusion, sharp, kind)
         colour = albedo * light + gloss[:, None] * shine
         head = kind == scene.SKIN
@@ -361,8 +400,11 @@ class Photographer:
             image = self._lenses(rng, image, lenses, pixels, points)
         return image, np.clip(skin * target / max(skin.mean(), 0.02), 0, 1) ** (1 / 2.2) * 255
 
-    def _colours(self, rng, code, face, kind, weights, uv, normal):
-        """Linear albedo (P, 3), gloss and sharpness (P,) of each pixel, the skin's mean colour."""
+    def _colours(self, rng, code, face, kind, weights, uv, lower):
+        """Linear albedo (P, 3), gloss and sharpness (P,) of each pixel, the skin's mean colour.
+
+        ``lower`` says how far the brows are painted below their place, see ``_brow_places``.
+        """
         head = kind == scene.SKIN
         resolution = self.log_albedo.shape[0]
         at = np.einsum("pk,pkc->pc", weights[head], self.corner_uv[face[head]])
@@ -400,6 +442,11 @@ class Photographer:
                     :, None
                 ]
                 colour = colour + (hair * rng.uniform(0.35, 1) - colour) * strength
+            if lower:
+                colour = colour + (skin - colour) * np.minimum(1, brow * 2)[:, None]
+                above = np.clip(row - round(lower * self._brow_places()[1]), 0, resolution - 1)
+                k = self.maps[above, column, 1] ** rng.uniform(0.5, 1.6) * rng.uniform(0.5, 1)
+                colour = colour + (hair * rng.uniform(0.35, 1) - colour) * k[:, None]
             if rng.random() < 0.25:
                 k = beard * _beard(rng, at) * rng.uniform(0.3, 1.2) * (0.35 + 1.1 * fine)
                 tint = hair * rng.uniform(0.4, 0.9) * min(1.0, 0.22 / max(hair.mean(), 0.01))
@@ -579,6 +626,10 @@ def _painted_lips(rng, colour, lip, upper, skin):
     tone = tones[1] + (tones[0] - tones[1]) * upper
     wanted = (colour + (np.clip(dye, 0, 0.8) - colour) * strength) * tone[:, None]
     return colour + (np.clip(wanted, 0, 0.9) - colour) * lip[:, None], shine
+
+
+def _cross(a, b):
+    return a[0] * b[1] - a[1] * b[0]
 
 
 def _dye(rng):

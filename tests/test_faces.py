@@ -111,6 +111,31 @@ def test_painted_lips_are_of_two_tones_and_leave_the_skin(flame, bank):
     assert marks[51 - 17] < maker.lip_row < marks[57 - 17]
 
 
+def test_landmarks_follow_brows_that_are_painted_lower(flame, bank):
+    maker = Photographer(flame, Variety.plain(), bank, size=96)
+    vertices = flame()
+    marks = flame.landmarks(vertices)[0]
+    same = maker._lower_brows(vertices[0], 0.0)
+    assert (same - marks[17:27]).norm(dim=1).max() < 1e-4
+    to_eyes = (marks[17:27, 1].mean() - marks[36:48, 1].mean()).item()
+    for lower in (-0.1, 0.2, 0.4):
+        moved = maker._lower_brows(vertices[0], lower)
+        down = (marks[17:27, 1] - moved[:, 1]).mean().item()
+        assert down == pytest.approx(lower * to_eyes, abs=0.15 * to_eyes)
+        assert (moved[:, 0] - marks[17:27, 0]).abs().max() < 0.007  # as the texture runs
+    # and the picture shows hair where the landmarks are: darker than the skin above it
+    maker.variety, darker = Variety(brows=1.0, occluders=0.0, max_yaw=10.0, hair=("none",)), []
+    rng = np.random.default_rng(2)
+    for _ in range(12):
+        photo = maker(rng)
+        grey, size = photo.image.mean(-1), np.ptp(photo.landmarks, axis=0).max()
+        u, v = photo.landmarks[[18, 19, 20, 23, 24, 25]].T
+        at = [grey[np.clip(v + off * size, 0, 95).astype(int), np.clip(u, 0, 95).astype(int)].mean()
+              for off in (0, -0.1)]  # fmt: skip
+        darker.append(at[0] < at[1])
+    assert np.mean(darker) > 0.6
+
+
 def test_shouts_open_the_mouth(flame, bank):
     maker = Photographer(flame, Variety(shouts=1.0), bank, size=96)
     rng = np.random.default_rng(0)
