@@ -30,26 +30,33 @@ def parity(flame):
 
     None for a head that is not its own mirror image or has components that are neither.
     """
-    gap, moves = _in_the_mirror(flame, flame.shapedirs)
+    gap, other = _twins(flame)
+    moves = _in_the_mirror(flame.shapedirs, other)
     even = (moves * flame.shapedirs).sum((0, 1)) / flame.shapedirs.square().sum((0, 1))
     return even.round() if gap < 1e-5 and (even.abs() > 0.99).all() else None
 
 
-def _in_the_mirror(flame, moves):
-    """How far a vertex's mirror image is from the nearest vertex at most, metres; and what
-    movements (V, 3, K) become in the mirror."""
+@lru_cache(maxsize=2)
+def _twins(flame):
+    """The vertices (V,) nearest to the vertices' mirror images, and the largest distance, metres:
+    (distance, indices)."""
     points = flame.v_template.double().cpu().numpy()
     gap, other = cKDTree(points).query(points * [-1, 1, 1])
-    return gap.max(), moves[torch.from_numpy(other)] * moves.new_tensor([-1, 1, 1])[:, None]
+    return gap.max(), torch.from_numpy(other)
+
+
+def _in_the_mirror(moves, other):
+    """What movements (V, 3, K) become in the mirror; ``other`` as from ``_twins``."""
+    return moves[other] * moves.new_tensor([-1, 1, 1])[:, None]
 
 
 @lru_cache(maxsize=2)
 def _nearest_mirror(flame):
     """Matrices (S, S) and (E, E) that turn codes into those whose movements come nearest to the
     mirrored ones, by least squares."""
-    found = []
+    found, (_, other) = [], _twins(flame)
     for moves in (flame.shapedirs, flame.expressiondirs):
-        own, mirrored = (m.double().flatten(0, 1) for m in (moves, _in_the_mirror(flame, moves)[1]))
+        own, mirrored = (m.double().flatten(0, 1) for m in (moves, _in_the_mirror(moves, other)))
         square = own.T @ own
         ridge = 1e-4 * square.diagonal().mean() * torch.eye(len(square)).to(square)
         found.append(torch.linalg.solve(square + ridge, own.T @ mirrored).to(moves))

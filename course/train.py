@@ -98,7 +98,7 @@ def _make_chunk(path, seed, max_yaw):
     from course.faces import MOUTHS, Photographer, Variety
 
     torch.set_num_threads(1)
-    variety = Variety(**MOUTHS) if max_yaw is None else Variety(max_yaw=max_yaw)
+    variety = Variety(**MOUTHS, brows=0.5) if max_yaw is None else Variety(max_yaw=max_yaw)
     maker = _make_chunk.__dict__.setdefault("maker", None) or Photographer(size=SIZE)
     _make_chunk.maker = maker
     maker.variety = variety
