@@ -190,6 +190,12 @@ def write_text(path, text):
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def digest(path):
+    """Twelve letters that stand for a file's content, of its SHA-256."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
 def cached_arrays(path, key, make):
     """Arrays by name from ``make()``, kept in the .npz ``path`` for as long as ``key`` is the same.
 

@@ -48,6 +48,22 @@ def test_a_grid_goes_on_where_it_stopped(tmp_path, workers):
     assert (tmp_path / "a-0").exists()
 
 
+def weigh(setting, seed, weights):
+    return [{"steps": 0, "error_mm": float(Path(w).read_text())} for w in weights]
+
+
+def test_other_weights_in_a_file_of_the_same_name_are_another_run(tmp_path):
+    weights = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path in weights:
+        path.write_text("1")
+    grid = (weigh, [{"kind": "a"}], range(1), tmp_path / "runs")
+    options = {"weights": [str(w) for w in weights]}
+    assert [r["error_mm"] for r in experiments.run_grid(*grid, options=options)] == [1, 1]
+    weights[1].write_text("2")
+    assert [r["error_mm"] for r in experiments.run_grid(*grid, options=options)] == [1, 2]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
 def test_a_csv_comes_back_as_it_was(tmp_path):
     common = {"minutes": 0.5, "machine": "a, b", "steps": 3}
     rows = [{"kind": "x, y", "error_mm": None, "good": True, "seed": 0} | common,

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from course.files import DATA, any_path, atomic_path, quiet, write_text
+from course.files import DATA, any_path, atomic_path, digest, quiet, write_text
 from course.workers import spread
 
 # name: (module, one line of help)
@@ -79,7 +79,8 @@ def run_grid(one, settings, seeds, folder, workers=1, threads=1, options=None, t
               each with "steps"; "seed", "minutes", "machine" and the setting are added where it
               does not give them itself
     settings  dicts of plain values · seeds  integers · options  plain values, the same for all
-    folder    keeps a file a finished run; a run whose file is there is not run again
+    folder    keeps a file a finished run; a run whose file is there is not run again, unless a
+              file that ``options`` name has other content since
     Returns the rows of all runs. A run that fails stops the rest; finished ones are kept.
     The seed changes slowest, so that what is stopped early has whole comparisons, and so that a
     machine that slows down slows all settings down.
@@ -98,9 +99,18 @@ def run_grid(one, settings, seeds, folder, workers=1, threads=1, options=None, t
 
 def _key(one, setting, seed, options):
     """A run's name: the same for the same work, whatever the order of its settings."""
+    options = {name: _content(value) for name, value in options.items()}
     what = [f"{one.__module__}.{one.__qualname__}", setting, seed, options]
     text = json.dumps(what, sort_keys=True, default=str)
     return f"{seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _content(option):
+    """A file's content in place of its name: results with other weights are not these."""
+    if isinstance(option, (list, tuple)):
+        return [_content(o) for o in option]
+    named = isinstance(option, (str, Path)) and os.path.isfile(option)
+    return digest(option) if named else option
 
 
 def _finish(one, path, setting, seed, options, threads):

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from course import metrics
+from course import landmarks, metrics
 from course.experiments import COMMON, RESULTS, RUNS, run_grid, write
 from course.facecode import FaceCode
-from course.files import any_path, cached_arrays, quiet
+from course.files import any_path, cached_arrays, digest, quiet
 from course.flame import FLAME, head_yaw
 from course.photo import Detection
 from course.workers import spread
@@ -204,7 +204,7 @@ def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, mem
 
     ``members`` are two more encoders' files: with ``encoder`` an ensemble, which needs them.
     """
-    shelf = Path(folder) / "photographs"
+    shelf = Path(folder) / f"photographs-{digest(landmarks.WEIGHTS)}"  # with what it sees in them
     make(shelf, people, workers)
     options = {"shelf": str(shelf), "encoder": str(encoder)}
     engine = partial(run_grid, folder=folder, workers=workers, threads=threads)
