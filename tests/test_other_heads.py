@@ -232,7 +232,7 @@ def test_any_head_is_fitted_drawn_animated_and_dragged(any_head, tmp_path):
     found = photo.detect(image, detector="built-in")
     start, trust = first_guess(None, [image], [found], any_head)
     result = fit.fit([image], [found], any_head, start=start, trust=trust, progress=False,
-                     steps={"landmarks": 60, 56: 20, 112: 0})  # fmt: skip
+                     steps={"landmarks": 240, 56: 20, 112: 0})  # fmt: skip
     assert metrics.nme(result.landmarks[0], found.points) < 8
     for history in result.losses.values():
         assert history[-1] < history[0]
