@@ -87,7 +87,8 @@ def run_grid(one, settings, seeds, folder, workers=1, threads=1, options=None, t
     """
     options = options or {}
     jobs = [(setting, int(seed)) for seed in seeds for setting in settings]
-    paths = [Path(folder) / f"{_key(one, *job, options)}.json" for job in jobs]
+    content = {name: _content(value) for name, value in options.items()}  # read once for all runs
+    paths = [Path(folder) / f"{_key(one, *job, content)}.json" for job in jobs]
     missing = [(path, *job) for path, job in zip(paths, jobs, strict=True) if not path.is_file()]
     bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc=title, disable=quiet())
     with bar:
@@ -99,7 +100,6 @@ def run_grid(one, settings, seeds, folder, workers=1, threads=1, options=None, t
 
 def _key(one, setting, seed, options):
     """A run's name: the same for the same work, whatever the order of its settings."""
-    options = {name: _content(value) for name, value in options.items()}
     what = [f"{one.__module__}.{one.__qualname__}", setting, seed, options]
     text = json.dumps(what, sort_keys=True, default=str)
     return f"{seed}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
