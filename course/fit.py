@@ -45,13 +45,14 @@ AMBIENT = 3.2  # band 0 of the light of a well-exposed photograph: shading 0.90
 # metres from the camera that a fit begins with, and how far others are, as a spread of logarithms
 FIRST_DISTANCE, DISTANCE_SPREAD, FAR = 0.9, 0.55, 1e3
 # of the stages that compare pixels
-WEIGHTS = {"contrast": 40.0, "colours": 4.0, "landmarks": 100.0, "prior": 0.008, "albedo": 0.02}
+WEIGHTS = {"contrast": 40.0, "colours": 2.0, "landmarks": 100.0, "prior": 0.008, "albedo": 0.02}
 # pixels count as if each said something of its own, which they do not: so the prior counts for more
 # than it says; and more than that where the start has seen the same pixels
 PRIOR_TRUST, START_TRUST = 4.0, 10.0
 # of n photographs the prior counts as one of n^SHARE, not of n: some mistakes are in all of them
 SHARE, MOST_SHARES = 0.75, 8
 GAZE = PRIOR_TRUST / 0.22**2 / 2  # of each eye: people seldom look aside by more than 0.22 radians
+TEXELS = 16 / 7  # texels of the head's texture to a pixel of the pictures that are compared
 WARM = 20  # steps until the learning rate of a stage that compares pixels is reached
 STEPS = {"landmarks": 240, 56: 100, 112: 200}
 STEPS_FROM_START = STEPS | {"landmarks": 60}
@@ -191,7 +192,7 @@ class Fitter:
                 sure = START_TRUST * trust[name].mean(0, keepdim=True)
             self.strength[name] = sure / min(n, MOST_SHARES) ** SHARE
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
-        self.vertex_albedo = VertexAlbedo(flame)
+        self.textures = {}
         self.compared = compared_faces(flame)
         self.bareness = bareness(flame)
 
@@ -324,8 +325,11 @@ class Fitter:
         self._solve_light(Renderer(self.flame, size, self.backend), images)
 
     def _draw(self, renderer, vertices):
-        colours = self.vertex_albedo(self.free["albedo"]).expand(len(vertices), -1, -1)
-        return renderer(vertices, self.free["camera"], colours, self.free["light"],
+        side = renderer.image_size[0]
+        if side not in self.textures:
+            self.textures[side] = AlbedoTexture(self.flame, round(TEXELS * side))
+        skin = self.textures[side](self.free["albedo"])
+        return renderer(vertices, self.free["camera"], skin, self.free["light"],
                         occlusion=CREASES)  # fmt: skip
 
     def _mask(self, drawn):
@@ -344,7 +348,8 @@ class Fitter:
         one = torch.zeros_like(self.free["albedo"])
         one[:, names.index("melanin")] = 1.0
         skin = self.flame.masks["skin"]
-        slope = (self.vertex_albedo(one) / self.vertex_albedo(0 * one))[:, skin].log().mean()
+        colours = VertexAlbedo(self.flame)
+        slope = (colours(one) / colours(0 * one))[:, skin].log().mean()
         excess = (self.free["light"][:, 0].mean() / AMBIENT).clamp(0.2, 5).log()
         tone = (0.8 * excess / slope).clamp(-2.0, 2.2)
         self.free["albedo"][:, names.index("melanin")] = tone
@@ -423,6 +428,26 @@ def _step(optimizer, loss):
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
+
+
+class AlbedoTexture:
+    """Albedo textures (N, 3, R, R) from codes (N, T): ``flame.albedo``, as coarse as is asked for.
+
+    Brows, lids and lips say to a fraction of a pixel where they are, as long as the texture is no
+    coarser than the picture; were it finer, it would flicker (mipmaps, Williams 1983).
+    """
+
+    def __init__(self, flame, side):
+        whole = (flame.albedo_dirs if flame.n_albedo else flame.albedo_mean).shape[-1]
+        size = [min(side, whole)] * 2
+        self.mean = F.interpolate(flame.albedo_mean[None], size, mode="area")
+        self.dirs = F.interpolate(flame.albedo_dirs, size, mode="area") if flame.n_albedo else None
+
+    def __call__(self, codes):
+        if self.dirs is None:
+            return self.mean.expand(len(codes), -1, -1, -1)
+        density = (codes @ self.dirs.flatten(1)).unflatten(1, self.dirs.shape[1:])
+        return (self.mean * density.exp()).clamp(0, 1)
 
 
 class VertexAlbedo:

@@ -198,3 +198,28 @@ def test_what_is_not_skin_is_not_trusted(one):
 def test_nothing_to_fit(flame):
     with pytest.raises(ValueError, match="at least one photograph"):
         fit.fit([], [], flame)
+
+
+def test_pixels_are_compared_with_textures_not_with_vertices_colours(flame, studio):
+    """A fit draws the head's texture, which is nearer to the whole one than vertex colours are."""
+    rng, size = np.random.default_rng(17), 112
+    photo = studio(rng)
+    crop = fit.crop_around(photo.landmarks, size)
+    observed = fit.observed([photo.image], [seen(photo, rng, 0.0)], [crop], flame)
+    fitter = fit.Fitter(flame, *observed, "auto", photo.distance, photo.code)
+    codes, camera, renderer = photo.code.albedo, fitter.free["camera"], Renderer(flame, size)
+    with torch.no_grad():
+        vertices, _ = fitter._head()
+        drawn = fitter._draw(renderer, vertices).albedo
+        exact = renderer(vertices, camera, flame.albedo(codes), supersample=4).image
+        by_vertex = renderer(vertices, camera, fit.VertexAlbedo(flame)(codes)).albedo
+    assert (drawn - exact).abs().mean() < 0.8 * (by_vertex - exact).abs().mean()
+
+
+def test_a_texture_is_as_coarse_as_asked_and_no_finer_than_the_basis(flame):
+    codes = torch.randn(2, flame.n_albedo, generator=torch.Generator().manual_seed(0))
+    whole = F.interpolate(flame.albedo(codes), (128, 128), mode="area")
+    coarse = fit.AlbedoTexture(flame, 128)(codes)
+    assert coarse.shape == (2, 3, 128, 128)
+    assert (coarse - whole).abs().mean() < 0.01
+    assert fit.AlbedoTexture(flame, 4096)(codes).shape[-1] == flame.albedo_dirs.shape[-1]
