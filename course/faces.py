@@ -6,6 +6,7 @@ A picture takes about ten milliseconds, so that training sets are made on the fl
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -107,7 +108,6 @@ class Photographer:
         weight = self.lips.sum(1)  # heavy rows lie around the one between the lips
         self.lip_row = (weight @ np.arange(resolution)) / max(weight.sum(), 1e-6)
         self.corner_uv = f.vt[f.ft].numpy()
-        self._brows = None
         self.eye_faces = f.masks["eyes"].numpy()[self.faces].all(1) if "eyes" in f.masks else None
         mouth = f.masks.get("mouth_interior")
         self.mouth = np.zeros(len(f.v_template), bool) if mouth is None else mouth.numpy()
@@ -232,23 +232,21 @@ class Photographer:
 
     # ------------------------------------------------------------------ brows
 
-    def _brow_places(self):
-        """Texture places (10, 2) of the brows' landmarks, and rows from there to the eyes' middle.
+    @cached_property
+    def _brows(self):
+        """Texture places (10, 2) of the brows' landmarks, and how far the eyes' middle is below.
 
         Hair grows lower and higher than on the head model, whose brows are painted on one spot.
         """
-        if self._brows is None:
-            f = self.flame
-            corners = self.corner_uv[f.static_lmk_faces_idx.numpy()]
-            places = np.einsum("nk,nkc->nc", f.static_lmk_bary_coords.numpy(), corners)
-            rows = (places[:10, 1].mean() - places[19:31, 1].mean()) * self.log_albedo.shape[0]
-            self._brows = places[:10], rows
-        return self._brows
+        f = self.flame
+        corners = self.corner_uv[f.static_lmk_faces_idx.numpy()]
+        places = np.einsum("nk,nkc->nc", f.static_lmk_bary_coords.numpy(), corners)
+        return places[:10], places[:10, 1].mean() - places[19:31, 1].mean()
 
     def _lower_brows(self, vertices, lower):
         """Landmarks 17 to 26 (10, 3) of brows that are painted ``lower`` of the way to the eyes."""
-        places, rows = self._brow_places()
-        wanted = places - [0, lower * rows / self.log_albedo.shape[0]]
+        places, way = self._brows
+        wanted = places - [0, lower * way]
         low, high = self.corner_uv.min(1), self.corner_uv.max(1)
         found = []
         for place in wanted:
@@ -403,7 +401,7 @@ class Photographer:
     def _colours(self, rng, code, face, kind, weights, uv, lower):
         """Linear albedo (P, 3), gloss and sharpness (P,) of each pixel, the skin's mean colour.
 
-        ``lower`` says how far the brows are painted below their place, see ``_brow_places``.
+        ``lower`` says how far the brows are painted below their place, see ``_brows``.
         """
         head = kind == scene.SKIN
         resolution = self.log_albedo.shape[0]
@@ -444,7 +442,7 @@ class Photographer:
                 colour = colour + (hair * rng.uniform(0.35, 1) - colour) * strength
             if lower:
                 colour = colour + (skin - colour) * np.minimum(1, brow * 2)[:, None]
-                above = np.clip(row - round(lower * self._brow_places()[1]), 0, resolution - 1)
+                above = np.clip(row - round(lower * self._brows[1] * resolution), 0, resolution - 1)
                 k = self.maps[above, column, 1] ** rng.uniform(0.5, 1.6) * rng.uniform(0.5, 1)
                 colour = colour + (hair * rng.uniform(0.35, 1) - colour) * k[:, None]
             if rng.random() < 0.25:
