@@ -49,7 +49,8 @@ WEIGHTS = {"contrast": 40.0, "colours": 2.0, "landmarks": 100.0, "prior": 0.008,
 # pixels count as if each said something of its own, which they do not: so the prior counts for more
 # than it says; and more than that where the start has seen the same pixels
 PRIOR_TRUST, START_TRUST = 4.0, 10.0
-# of n photographs the prior counts as one of n^SHARE, not of n: some mistakes are in all of them
+# of n photographs the prior counts as one of n^SHARE, not of n: some mistakes are in all of them;
+# so are those of landmarks, which therefore count for n^SHARE, not for n, beside the pixels
 SHARE, MOST_SHARES = 0.75, 8
 GAZE = PRIOR_TRUST / 0.22**2 / 2  # of each eye: people seldom look aside by more than 0.22 radians
 TEXELS = 16 / 7  # texels of the head's texture to a pixel of the pictures that are compared
@@ -191,6 +192,7 @@ class Fitter:
             if known:
                 sure = START_TRUST * trust[name].mean(0, keepdim=True)
             self.strength[name] = sure / min(n, MOST_SHARES) ** SHARE
+        self.marks_weight = WEIGHTS["landmarks"] * min(n, MOST_SHARES) ** (SHARE - 1)
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
         self.textures = {}
         self.compared = compared_faces(flame)
@@ -306,7 +308,7 @@ class Fitter:
             loss = (
                 WEIGHTS["contrast"] * contrast
                 + WEIGHTS["colours"] * colours
-                + WEIGHTS["landmarks"] * self._landmark_loss(vertices, pose)
+                + self.marks_weight * self._landmark_loss(vertices, pose)
                 + WEIGHTS["prior"] * self._prior()
                 + WEIGHTS["albedo"] * self._away("albedo")
                 + 2.0 * tint.square().sum() / len(images)

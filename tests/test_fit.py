@@ -223,3 +223,13 @@ def test_a_texture_is_as_coarse_as_asked_and_no_finer_than_the_basis(flame):
     assert coarse.shape == (2, 3, 128, 128)
     assert (coarse - whole).abs().mean() < 0.01
     assert fit.AlbedoTexture(flame, 4096)(codes).shape[-1] == flame.albedo_dirs.shape[-1]
+
+
+@pytest.mark.parametrize(("count", "says"), [(1, 1.0), (8, 8**-0.25), (20, 8**-0.25)])
+def test_landmarks_of_many_photographs_count_less_beside_their_pixels(flame, studio, count, says):
+    photo = studio(np.random.default_rng(3))
+    crop = fit.crop_around(photo.landmarks, 32)
+    detection = seen(photo, np.random.default_rng(4), 0.0)
+    observed = fit.observed(*([thing] * count for thing in (photo.image, detection, crop)), flame)
+    fitter = fit.Fitter(flame, *observed, "auto", 1.0)
+    assert fitter.marks_weight == pytest.approx(says * fit.WEIGHTS["landmarks"])
