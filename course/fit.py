@@ -52,6 +52,7 @@ PRIOR_TRUST, START_TRUST = 4.0, 10.0
 # of n photographs the prior counts as one of n^SHARE, not of n: some mistakes are in all of them;
 # so are those of landmarks, which therefore count for n^SHARE, not for n, beside the pixels
 SHARE, MOST_SHARES = 0.75, 8
+JAW_OPENS = (0.0, 0.7)  # radians
 GAZE = PRIOR_TRUST / 0.22**2 / 2  # of each eye: people seldom look aside by more than 0.22 radians
 TEXELS = 16 / 7  # texels of the head's texture to a pixel of the pictures that are compared
 WARM = 20  # steps until the learning rate of a stage that compares pixels is reached
@@ -194,6 +195,7 @@ class Fitter:
             self.strength[name] = sure / min(n, MOST_SHARES) ** SHARE
         self.marks_weight = WEIGHTS["landmarks"] * min(n, MOST_SHARES) ** (SHARE - 1)
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
+        self._keep_jaw()
         self.textures = {}
         self.compared = compared_faces(flame)
         self.bareness = bareness(flame)
@@ -221,10 +223,18 @@ class Fitter:
         vertices = self.flame(self.code().shape, self.free["expression"], pose)
         return foreshortened(vertices, self.free["distance"].exp()), pose
 
+    @torch.no_grad()
+    def _keep_jaw(self):
+        """Teeth do not pass through each other, nor does a jaw open by more than 40 degrees.
+
+        The codes are held after each step: a clamp within the pose leaves no slope to return by.
+        """
+        self.free["pose"][:, JAW][:, 0].clamp_(*JAW_OPENS)
+
     def _pose(self):
         """Root, jaw pitch and one gaze for both eyes; the neck cannot be told from the root."""
         pose = self.free["pose"]
-        jaw = torch.cat([pose[:, 6:7].clamp(-0.02, 0.7), 0.3 * pose[:, 7:9]], 1)
+        jaw = torch.cat([pose[:, 6:7], 0.3 * pose[:, 7:9]], 1)
         gaze = (pose[:, LEFT_EYE] + pose[:, RIGHT_EYE]) / 2
         gaze = torch.cat([gaze[:, :2].clamp(-0.6, 0.6), 0 * gaze[:, 2:]], 1)
         return torch.cat([pose[:, ROOT], 0 * pose[:, 3:6], jaw, gaze, gaze], 1)
@@ -279,6 +289,7 @@ class Fitter:
             marks = self._landmark_loss(vertices, pose)
             loss = 100 * marks + 0.012 * self._prior()
             _step(optimizer, loss)
+            self._keep_jaw()
             history.append(marks.item())
             bar.update()
         self.losses["landmarks"] = history
@@ -316,6 +327,7 @@ class Fitter:
                 + 0.02 * light[:, 4:].square().sum() / len(images)
             )
             _step(optimizer, loss)
+            self._keep_jaw()
             history.append(contrast.item())
             bar.update()
         self.losses[f"pixels {size}"] = history

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from course import fit, metrics, texture
 from course.camera import project
 from course.encode import match_colours
-from course.facecode import FaceCode
+from course.facecode import JAW, FaceCode
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
 from course.flame import yaw_pose
@@ -233,3 +233,18 @@ def test_landmarks_of_many_photographs_count_less_beside_their_pixels(flame, stu
     observed = fit.observed(*([thing] * count for thing in (photo.image, detection, crop)), flame)
     fitter = fit.Fitter(flame, *observed, "auto", 1.0)
     assert fitter.marks_weight == pytest.approx(says * fit.WEIGHTS["landmarks"])
+
+
+def test_a_jaw_opens_again_after_it_was_pressed_shut(flame, studio):
+    """A start with teeth through each other is brought back, and follows the photograph again."""
+    rng = np.random.default_rng(23)
+    code = studio.person(rng)
+    code.pose[:, JAW] = torch.tensor([0.25, 0.0, 0.0])
+    photo = studio(rng, code)
+    start = code.clone()
+    start.pose[:, JAW] = torch.tensor([-0.3, 0.0, 0.0])
+    result = fit.fit([photo.image], [seen(photo, rng, 0.0)], flame, progress=False, start=start,
+                     steps={"landmarks": 80, 56: 0, 112: 0})  # fmt: skip
+    jaw = result.codes.pose[0, JAW][0]
+    assert fit.JAW_OPENS[0] <= jaw <= fit.JAW_OPENS[1]
+    assert jaw > 0.05
