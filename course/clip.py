@@ -105,6 +105,7 @@ class Tracker(fit.Fitter):
         for name in MOVING:
             self.free[name].copy_(smooth(self.free[name], STRENGTH))
         self.free["light"].copy_(smooth(self.free["light"], LIGHT_STRENGTH))
+        self._keep_jaw()  # what is smoothed may swing below zero
 
 
 def chosen(result, rows):

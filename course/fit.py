@@ -223,6 +223,12 @@ class Fitter:
         vertices = self.flame(self.code().shape, self.free["expression"], pose)
         return foreshortened(vertices, self.free["distance"].exp()), pose
 
+    def _step(self, optimizer, loss):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        self._keep_jaw()
+
     @torch.no_grad()
     def _keep_jaw(self):
         """Teeth do not pass through each other, nor does a jaw open by more than 40 degrees.
@@ -288,8 +294,7 @@ class Fitter:
             vertices, pose = self._head()
             marks = self._landmark_loss(vertices, pose)
             loss = 100 * marks + 0.012 * self._prior()
-            _step(optimizer, loss)
-            self._keep_jaw()
+            self._step(optimizer, loss)
             history.append(marks.item())
             bar.update()
         self.losses["landmarks"] = history
@@ -326,8 +331,7 @@ class Fitter:
                 + 0.02 * (light[:, :1] - AMBIENT).square().mean()
                 + 0.02 * light[:, 4:].square().sum() / len(images)
             )
-            _step(optimizer, loss)
-            self._keep_jaw()
+            self._step(optimizer, loss)
             history.append(contrast.item())
             bar.update()
         self.losses[f"pixels {size}"] = history
@@ -438,13 +442,17 @@ def _robust(difference, mask, outlier):
     return (square / (square + outlier**2) * mask).sum() / mask.sum().clamp_min(1)
 
 
-def _step(optimizer, loss):
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+class _Albedo:
+    """Albedo from codes (N, T): mean · exp(Σ a_k dirs_k), as ``flame.albedo``, of other places."""
+
+    def __call__(self, codes):
+        if self.dirs is None:
+            return self.mean.expand(len(codes), *self.mean.shape[1:])
+        density = torch.einsum("nk,k...->n...", codes, self.dirs)
+        return (self.mean * density.exp()).clamp(0, 1)
 
 
-class AlbedoTexture:
+class AlbedoTexture(_Albedo):
     """Albedo textures (N, 3, R, R) from codes (N, T): ``flame.albedo``, as coarse as is asked for.
 
     Brows, lids and lips say to a fraction of a pixel where they are, as long as the texture is no
@@ -457,14 +465,8 @@ class AlbedoTexture:
         self.mean = F.interpolate(flame.albedo_mean[None], size, mode="area")
         self.dirs = F.interpolate(flame.albedo_dirs, size, mode="area") if flame.n_albedo else None
 
-    def __call__(self, codes):
-        if self.dirs is None:
-            return self.mean.expand(len(codes), -1, -1, -1)
-        density = (codes @ self.dirs.flatten(1)).unflatten(1, self.dirs.shape[1:])
-        return (self.mean * density.exp()).clamp(0, 1)
 
-
-class VertexAlbedo:
+class VertexAlbedo(_Albedo):
     """Albedo at the vertices: (N, V, 3) from codes (N, T), much cheaper than whole textures."""
 
     def __init__(self, flame):
@@ -481,12 +483,6 @@ class VertexAlbedo:
 
         self.mean = at(flame.albedo_mean[None])
         self.dirs = at(flame.albedo_dirs) if flame.n_albedo else None
-
-    def __call__(self, codes):
-        if self.dirs is None:
-            return self.mean.expand(len(codes), -1, -1)
-        density = torch.einsum("nk,kvc->nvc", codes, self.dirs)
-        return (self.mean * density.exp()).clamp(0, 1)
 
 
 def first_pose(flame, points, size):
