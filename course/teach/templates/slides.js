@@ -3,27 +3,42 @@ const main = document.querySelector("main");
 const all = [...document.querySelectorAll(".slide")];
 let now = 0;
 
+// what a cell prints: columns get smaller until they fit, sentences go on in a next line instead
 function narrow(wide, size) {
+  const least = /\S {2,}\S/.test(wide.textContent) || !wide.matches("pre") ? 13 : 18;
+  wide.style.whiteSpace = "";
   do wide.style.fontSize = `${size}px`;
-  while (wide.scrollWidth > wide.clientWidth + 1 && (size -= 0.5) > 13);
+  while (wide.scrollWidth > wide.clientWidth + 1 && (size -= 0.5) > least);
   if (wide.scrollWidth > wide.clientWidth + 1) {
     wide.style.whiteSpace = "pre-wrap";
-    wide.style.fontSize = "17px";
+    wide.style.fontSize = `${Math.max(17, size)}px`;
   }
 }
 
 // text is as large as its slide allows, formulas and printed tables as their column allows
-for (const slide of all) {
-  const body = slide.querySelector(".body"), text = slide.querySelector(".text");
-  if (!text) continue;
-  const alone = !slide.querySelector(".pictures");
+function enlarge(body, text) {
+  const alone = !body.querySelector(".pictures");
   const below = alone || body.classList.contains("beside") ? 0 : 300;
-  const tooMuch = () => text.offsetHeight + below > body.clientHeight;
-  for (let size = alone ? 32 : 26; size >= 16; size -= 0.5) {
+  for (let size = alone ? 32 : 26; ; size -= 0.5) {
     text.style.fontSize = `${size}px`;
     for (const wide of text.querySelectorAll("pre, math[display=block]"))
       narrow(wide, wide.matches("pre") ? Math.min(20, size) : 1.18 * size);
-    if (!tooMuch()) break;
+    if (text.offsetHeight + below <= body.clientHeight || size <= 16) return size;
+  }
+}
+
+for (const slide of all) {
+  const body = slide.querySelector(".body"), text = slide.querySelector(".text");
+  if (!text) continue;
+  const lone = body.querySelectorAll(".pictures .part").length === 1;
+  const size = enlarge(body, text);
+  // small text over one picture: perhaps there is more room at its side
+  if (size < 20 && lone && !body.classList.contains("beside")) {
+    body.classList.add("beside");
+    if (enlarge(body, text) <= size) {
+      body.classList.remove("beside");
+      enlarge(body, text);
+    }
   }
 }
 document.body.classList.add("on", "help");
