@@ -50,7 +50,8 @@ WEIGHTS = {"contrast": 40.0, "colours": 2.0, "landmarks": 100.0, "prior": 0.008,
 # than it says; and more than that where the start has seen the same pixels
 PRIOR_TRUST, START_TRUST = 4.0, 10.0
 # of n photographs the prior counts as one of n^SHARE, not of n: some mistakes are in all of them;
-# so are those of landmarks, which therefore count for n^SHARE, not for n, beside the pixels
+# so are those of landmarks and of shading (lamps are harder than nine numbers of light, which made
+# heads too deep): these two count for n^SHARE beside what a texture says by where it is seen
 SHARE, MOST_SHARES = 0.75, 8
 JAW_OPENS = (0.0, 0.7)  # radians
 GAZE = PRIOR_TRUST / 0.22**2 / 2  # of each eye: people seldom look aside by more than 0.22 radians
@@ -193,7 +194,7 @@ class Fitter:
             if known:
                 sure = START_TRUST * trust[name].mean(0, keepdim=True)
             self.strength[name] = sure / min(n, MOST_SHARES) ** SHARE
-        self.marks_weight = WEIGHTS["landmarks"] * min(n, MOST_SHARES) ** (SHARE - 1)
+        self.alike = min(n, MOST_SHARES) ** (SHARE - 1)  # weight of what errs alike in all of them
         self.free = {k: v.clone().requires_grad_() for k, v in self.free.items()}
         self._keep_jaw()
         self.textures = {}
@@ -324,7 +325,7 @@ class Fitter:
             loss = (
                 WEIGHTS["contrast"] * contrast
                 + WEIGHTS["colours"] * colours
-                + self.marks_weight * self._landmark_loss(vertices, pose)
+                + WEIGHTS["landmarks"] * self.alike * self._landmark_loss(vertices, pose)
                 + WEIGHTS["prior"] * self._prior()
                 + WEIGHTS["albedo"] * self._away("albedo")
                 + 2.0 * tint.square().sum() / len(images)
@@ -347,8 +348,10 @@ class Fitter:
         if side not in self.textures:
             self.textures[side] = AlbedoTexture(self.flame, round(TEXELS * side))
         skin = self.textures[side](self.free["albedo"])
-        return renderer(vertices, self.free["camera"], skin, self.free["light"],
-                        occlusion=CREASES)  # fmt: skip
+        pixels = project(vertices, self.free["camera"], renderer.image_size)
+        # the same vertices, and a share of their slope, for the normals that shading asks for
+        lit = vertices.detach().lerp(vertices, self.alike)
+        return renderer.draw(lit, pixels, skin, self.free["light"], occlusion=CREASES)
 
     def _mask(self, drawn):
         """(N, 1, H, W) pixels of skin, lips and eyes, where the model should explain the photo."""

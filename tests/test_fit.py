@@ -226,13 +226,25 @@ def test_a_texture_is_as_coarse_as_asked_and_no_finer_than_the_basis(flame):
 
 
 @pytest.mark.parametrize(("count", "says"), [(1, 1.0), (8, 8**-0.25), (20, 8**-0.25)])
-def test_landmarks_of_many_photographs_count_less_beside_their_pixels(flame, studio, count, says):
-    photo = studio(np.random.default_rng(3))
-    crop = fit.crop_around(photo.landmarks, 32)
+def test_what_errs_alike_in_many_photographs_counts_less_in_them(flame, studio, count, says):
+    """Their landmarks have less weight, and their shading's slope towards depth is less steep."""
+    photo, size = studio(np.random.default_rng(3)), 32
+    crop = fit.crop_around(photo.landmarks, size)
     detection = seen(photo, np.random.default_rng(4), 0.0)
     observed = fit.observed(*([thing] * count for thing in (photo.image, detection, crop)), flame)
-    fitter = fit.Fitter(flame, *observed, "auto", 1.0)
-    assert fitter.marks_weight == pytest.approx(says * fit.WEIGHTS["landmarks"])
+    start = type(photo.code).cat(count * [photo.code])
+    fitter = fit.Fitter(flame, *observed, "auto", 1.0, start)
+    assert fitter.alike == pytest.approx(says)
+    renderer, camera = Renderer(flame, size), fitter.free["camera"].detach()
+    vertices = fitter._head()[0].detach().requires_grad_()
+
+    def depth_slope(drawn):
+        return torch.autograd.grad(drawn.shading.square().sum(), vertices)[0][..., 2]
+
+    whole = depth_slope(renderer(vertices, camera, light=fitter.free["light"],
+                                 occlusion=fit.CREASES))  # fmt: skip
+    assert whole.abs().max() > 0
+    torch.testing.assert_close(depth_slope(fitter._draw(renderer, vertices)), says * whole)
 
 
 def test_a_jaw_opens_again_after_it_was_pressed_shut(flame, studio):
