@@ -24,7 +24,7 @@ from course.photo import Detection
 from course.workers import spread
 
 PEOPLE, EACH, SIZE, SEED = 100, 3, 256, 9_000_017
-FITS = 20  # people whose photographs are fitted, one of each kind
+FITS = 30  # people whose photographs are fitted, one of each kind
 # changes of faces.Variety; all are photographs of about this size, of a lens at this distance
 COMMON_LOOK = {"zoom": (1.0, 1.1), "shift": 0.05, "roll": 8.0, "distance": (0.6, 2.5),
                "expressive": 0.15, "occluders": 0.0, "glasses": 0.0, "max_yaw": 8.0}  # fmt: skip
