@@ -272,7 +272,9 @@ class Fitter:
 
     def run(self, schedule, progress=True):
         """All stages of ``schedule``, stage → steps, as in STEPS."""
-        with tqdm(total=sum(schedule.values()), desc="fit", disable=quiet() or not progress) as bar:
+        total = sum(schedule.values())
+        silent = quiet() or not progress or not total
+        with tqdm(total=total, desc="fit", disable=silent) as bar:
             for stage, count in schedule.items():
                 if stage == "landmarks":
                     self.landmark_stage(count, bar)
