@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from functools import cache
 from multiprocessing.connection import wait
 
@@ -18,6 +19,8 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 IDLE = 20  # seconds after which a worker without work gives its memory back
 TRACKER = "ignore:resource_tracker"  # the beginning of the warnings of joblib's tidying process
 GLANCE = 0.5  # seconds between two looks whether the parent is there
+# a worker that has grown is replaced by a new one, and none of its jobs is lost: nothing to tell
+warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
 
 
 def spread(one, jobs, workers=1, ordered=False, threads=1):
