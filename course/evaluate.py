@@ -66,8 +66,7 @@ def run(args):
             raise ValueError("--benchmark has figures of its own: leave out --json and --refine")
         from course.experiments import benchmark
 
-        people = min(args.people, benchmark.PEOPLE)
-        benchmark.report(args.weights, people, min(people, benchmark.FITS), args.workers,
+        benchmark.report(args.weights, min(args.people, benchmark.PEOPLE), workers=args.workers,
                          members=args.members)  # fmt: skip
         return 0
     device = resolve_device(args.device)

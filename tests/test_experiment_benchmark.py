@@ -58,8 +58,8 @@ def test_the_results_that_ship_have_the_columns_and_all_methods():
     assert set(table["method"]) == set(benchmark.METHODS)
     counts = {m: len(table.where(method=m)) for m in benchmark.METHODS}
     assert counts["encoder"] == 12 * counts["encoder, 8 photos"] == 12 * benchmark.PEOPLE
-    assert counts["encoder + fit"] == counts["ASM fit"] == 4 * benchmark.FITS
-    assert counts["encoder + fit, 8 photos"] == benchmark.FITS
+    assert counts["encoder + fit"] == counts["ASM fit"] == 4 * benchmark.PEOPLE
+    assert counts["encoder + fit, 8 photos"] == benchmark.PEOPLE
 
 
 @pytest.mark.parametrize("people", [2, benchmark.PEOPLE])

@@ -24,7 +24,6 @@ from course.photo import Detection
 from course.workers import spread
 
 PEOPLE, EACH, SIZE, SEED = 100, 3, 256, 9_000_017
-FITS = 30  # people whose photographs are fitted, one of each kind
 # changes of faces.Variety; all are photographs of about this size, of a lens at this distance
 COMMON_LOOK = {"zoom": (1.0, 1.1), "shift": 0.05, "roll": 8.0, "distance": (0.6, 2.5),
                "expressive": 0.15, "occluders": 0.0, "glasses": 0.0, "max_yaw": 8.0}  # fmt: skip
@@ -199,10 +198,11 @@ def one(setting, seed, shelf, encoder, each=EACH, members=()):
     return rows
 
 
-def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, members=()):
-    """Rows of COLUMNS: the quick methods on all people, fits of one photograph a kind on some.
+def measure(folder, encoder, people=PEOPLE, fits=None, workers=1, threads=1, members=()):
+    """Rows of COLUMNS: the quick methods on all photographs, fits on one of each kind.
 
-    ``members`` are two more encoders' files: with ``encoder`` an ensemble, which needs them.
+    ``fits`` of the people are fitted, without it all. ``members`` are two more encoders' files:
+    with ``encoder`` an ensemble, which needs them.
     """
     shelf = Path(folder) / f"photographs-{digest(landmarks.WEIGHTS)}"  # with what it sees in them
     make(shelf, people, workers)
@@ -214,7 +214,8 @@ def measure(folder, encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, mem
         rows += engine(one, [{"method": ENSEMBLE}], range(people),
                        options=options | {"members": [str(m) for m in members]},
                        title="ensemble")  # fmt: skip
-    return rows + engine(one, [{"method": m} for m in FITTED], range(fits),
+    fitted = range(people if fits is None else fits)
+    return rows + engine(one, [{"method": m} for m in FITTED], fitted,
                          options=options | {"each": 1}, title="fits")  # fmt: skip
 
 
@@ -222,8 +223,9 @@ def add_arguments(parser):
     from course.train_encoder import WEIGHTS
 
     parser.add_argument("--weights", type=any_path, default=WEIGHTS, help="the encoder to judge")
-    parser.add_argument("--fits", type=int, default=FITS,
-                        help="people whose photographs are fitted, one of each kind")  # fmt: skip
+    parser.add_argument("--fits", type=int,
+                        help="people whose photographs are fitted, one of each kind (default: "
+                        "all)")  # fmt: skip
     parser.add_argument("--members", type=any_path, nargs=2, default=(), metavar="FILE",
                         help="two more encoders: with --weights, an ensemble of three")  # fmt: skip
     parser.set_defaults(seeds=PEOPLE, output=None)
@@ -231,14 +233,14 @@ def add_arguments(parser):
 
 def run(args):
     """The command; exit code 0."""
-    if not 0 <= args.fits <= args.seeds:
+    if args.fits is not None and not 0 <= args.fits <= args.seeds:
         raise ValueError("--fits is a number of people, at most --seeds.")
     report(args.weights, args.seeds, args.fits, args.workers, args.threads, args.folder,
            args.output, args.members)  # fmt: skip
     return 0
 
 
-def report(encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, folder=RUNS / "benchmark",
+def report(encoder, people=PEOPLE, fits=None, workers=1, threads=1, folder=RUNS / "benchmark",
            output=None, members=()):  # fmt: skip
     """Measure, print the table, write the CSV.
 
@@ -247,7 +249,7 @@ def report(encoder, people=PEOPLE, fits=FITS, workers=1, threads=1, folder=RUNS 
     """
     rows = measure(folder, encoder, people, fits, workers, threads, members)
     print("\n".join(table(rows)))
-    whole = people >= PEOPLE and fits >= FITS and members
+    whole = people >= PEOPLE and fits is None and members
     output = output or (RESULTS if whole else Path(folder)) / "benchmark.csv"
     write(output, rows, COLUMNS | COMMON)
 
