@@ -69,8 +69,9 @@ def _mixture_cases():
     "8.2",
     cases=_mixture_cases,
     insight="In logarithms nothing is too small: even far from every bone the weights sum to one.",
-    hint="y = L⁻¹(u − m), log N = −½|y|² − log(L₁₁ L₂₂) − log 2π; then torch.softmax over all "
-    "bones and Gaussians together, and a sum over each bone's own.",
+    hint="Far away every density is 0 in float32, and 0/0 is nan: stay in logarithms. With "
+    "y = L⁻¹(u − m), log N = −½|y|² − log(L₁₁ L₂₂) − log 2π; then torch.softmax over all bones and "
+    "Gaussians together, and a sum over each bone's own.",
     tolerance=1e-4,
 )
 def mixture_weights(uv, middle, factor, amplitude):
