@@ -147,7 +147,7 @@ QUESTIONS = {
     "4.q3": {
         "answer": "a",
         "a": "Right: without a prior, codes that no landmark holds drift wherever noise pulls.",
-        "b": "No: a prior can only stand in the landmark loss's way. The face is worse without it.",
+        "b": "No: with a prior the landmark loss ends higher, and yet the face is better.",
         "c": "No: a prior knows no photograph. It says what faces are like, not what this one is.",
     },
     "4.q4": {
