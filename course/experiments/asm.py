@@ -70,7 +70,7 @@ COLUMNS = {
 
 
 def add_arguments(parser):
-    parser.add_argument("--steps", type=int, default=200, help="steps of each fit to points")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each fit to points")
     parser.add_argument("--picture-seeds", type=int, default=2, help="heads of a kind in pictures")
     parser.add_argument("--picture-steps", type=int, default=100,
                         help="steps at each resolution of a fit to pictures")  # fmt: skip
@@ -83,7 +83,7 @@ def run(args):
     return 0
 
 
-def experiment(folder, seeds=SEEDS, steps=200, picture_seeds=2, picture_steps=100, kinds=KINDS,
+def experiment(folder, seeds=SEEDS, steps=1000, picture_seeds=2, picture_steps=100, kinds=KINDS,
                views=VIEWS, workers=1, threads=1):  # fmt: skip
     """Rows of COLUMNS for all targets. Finished ones are kept in ``folder``."""
     if steps < 1 or picture_steps < 1 or picture_seeds < 0:
