@@ -60,8 +60,8 @@ def faulty_mirror(pose):
     cases=_mirror_cases,
     insight="A rotation's axis is no arrow: in the mirror the arrow's x flips, the axis keeps its "
     "x and flips the other two.",
-    hint="Stand before a mirror. Nod: does the mirror image nod? Turn to the left: where does it "
-    "turn?",
+    hint="Before a mirror, nod: the person there nods. Turn your head to your left: to which of "
+    "their sides does that person turn? And which eye of theirs follows your left one?",
     bug=faulty_mirror,
 )
 def mirror(pose):
