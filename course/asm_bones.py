@@ -147,6 +147,7 @@ def place(flame):
 
 def _edges(v, faces):
     """(V, V) sparse: an edge's length in metres."""
+    faces = faces.astype(np.int32)  # older SciPy's csgraph reads no other indices
     a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).T
     length = np.linalg.norm(v[a] - v[b], axis=1)
     graph = coo_array((length, (a, b)), (len(v), len(v))).tocsr()

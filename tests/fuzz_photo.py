@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 from skimage.data import astronaut
 
 MEMORY = 2 * 1024**3
@@ -37,6 +37,8 @@ READ, REFUSE, EITHER = "read", "refuse", "either"
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "GIF": ".gif", "TIFF": ".tif", "WEBP": ".webp",
             "BMP": ".bmp", "PPM": ".ppm", "TGA": ".tga", "ICO": ".ico", "JPEG2000": ".jp2",
             "AVIF": ".avif"}  # fmt: skip
+if not features.check("avif"):  # Pillow before 11.3
+    del SUFFIXES["AVIF"]
 NAMES = ("my photo", "照片", "a\\b", "it's; $me & you", "é", "-s", "x" * 200, "%s{0}")
 
 

@@ -161,7 +161,7 @@ def harmonics(count=HARMONICS[-1]):
     """(V, count) the smoothest functions on the skin's mesh: eigenvectors of its Laplacian (Lévy
     2006). Eyeballs, teeth and tongue take the nearest skin's values."""
     flame = _flame()
-    faces, v = flame.faces.numpy(), flame.v_template.numpy()
+    faces, v = flame.faces.numpy().astype(np.int32), flame.v_template.numpy()  # as csgraph's
     a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).T
     graph = coo_array((np.ones(2 * len(a)), (np.r_[a, b], np.r_[b, a])), (len(v), len(v))).tocsr()
     graph.data[:] = 1.0  # an edge of two triangles was counted twice
