@@ -226,14 +226,14 @@ def picked(name, content=b"abc"):
 
 def test_upload_hands_the_bytes_over():
     got = []
-    button = widgets.upload(lambda name, content: got.append((name, content)))
+    button = widgets.upload(lambda name, content: got.append((name, content))).children[0]
     button.set_trait("value", picked("me.jpg"))
     assert got == [("me.jpg", b"abc")]
 
 
 def test_upload_hands_over_several():
     got = []
-    button = widgets.upload(lambda name, content: got.append(name), several=True)
+    button = widgets.upload(lambda name, content: got.append(name), several=True).children[0]
     first, second = picked("a.jpg"), picked("b.jpg")
     button.set_trait("value", first + second if isinstance(first, tuple) else first | second)
     assert got == ["a.jpg", "b.jpg"]
@@ -243,10 +243,19 @@ def test_upload_hands_over_several():
 def test_upload_reads_what_colab_sends():
     """Colab has ipywidgets 7, which files contents by name."""
     got = []
-    button = widgets.upload(lambda name, content: got.append((name, content)))
+    button = widgets.upload(lambda name, content: got.append((name, content))).children[0]
     files = {"a.jpg": {"metadata": {}, "content": b"one"}}
     button.notify_change(Bunch(name="value", type="change", new=files, old={}, owner=button))
     assert got == [("a.jpg", b"one")]
+
+
+def test_upload_says_what_is_no_picture(capsys):
+    def refuse(name, content):
+        raise ValueError("it is no picture")
+
+    button, _ = widgets.upload(refuse).children
+    button.set_trait("value", picked("me.txt"))
+    assert capsys.readouterr().out.endswith("me.txt was not taken: it is no picture\n")
 
 
 def test_vertex_colours_are_the_texture_at_the_vertex(flame):

@@ -137,7 +137,7 @@ def mesh(vertices, faces, colours=None, alt="", height=520):
     figure.update_layout(
         height=height, margin={"l": 0, "r": 0, "t": 0, "b": 0},
         scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data",
-               "camera": {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.35, "y": 0.1, "z": 1.5}}},
+               "camera": {"up": {"x": 0, "y": 1, "z": 0}, "eye": {"x": 0.42, "y": 0.12, "z": 1.8}}},
         meta={"alt": alt},
     )  # fmt: skip
     if on_colab():  # Colab shows Plotly's HTML only

@@ -85,7 +85,7 @@ def show(widget):
 
 def upload(save_to, several=False):
     """A button that takes a picture from the learner's disk, or ``several`` at a time;
-    ``save_to(name, bytes)`` gets each."""
+    ``save_to(name, bytes)`` gets each; what it prints or raises (ValueError) stands below."""
     text = "Your photos" if several else "Your photo"
     button = ipywidgets.FileUpload(accept="image/*", multiple=several, description=text)
 
@@ -93,8 +93,14 @@ def upload(save_to, several=False):
         files = change["new"]
         if isinstance(files, dict):  # ipywidgets 7, which Colab has: contents by name
             files = [{"name": name, **file} for name, file in files.items()]
-        for file in files:
-            save_to(file["name"], bytes(file["content"]))
+        said.clear_output()
+        with said:  # JupyterLab hides in its log what a callback prints elsewhere
+            for file in files:
+                try:
+                    save_to(file["name"], bytes(file["content"]))
+                except ValueError as problem:
+                    print(f"{file['name']} was not taken: {problem}")
 
+    said = ipywidgets.Output()
     button.observe(received, "value")
-    return button
+    return ipywidgets.VBox([button, said])

@@ -4,7 +4,8 @@ QUESTIONS = {
     "0.q1": {
         "answer": "b",
         "a": "No: nobody measured this head; there is only the photograph.",
-        "b": "Yes: 3D truth is rare, so the drawing is judged: weak supervision.",
+        "b": "Yes: they are all there is. A network can learn that way too: weak supervision "
+        "(notebook 04).",
         "c": "No: landmarks alone say little about depth and nothing about colour.",
     },
     "0.q2": {
