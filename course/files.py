@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -188,6 +189,21 @@ def write_text(path, text):
     """Write ``text`` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def weights_path(asked, shipped, folder):
+    """Where trained weights go: as ``asked``; else where the course looks for them, ``shipped``,
+    but into ``folder`` if there are some already."""
+    return Path(asked or (Path(folder) / shipped.name if shipped.exists() else shipped))
+
+
+def write_report(weights, report, shipped):
+    """What is known of trained weights, as JSON beside them; prints where both are."""
+    beside = weights.with_suffix(".json")
+    write_text(beside, json.dumps(report, indent=1) + "\n")
+    print(f"wrote {weights} and {beside.name}")
+    if weights.resolve() != shipped.resolve():
+        print(f"The course goes on with {shipped}; to use the new ones, copy both files there.")
 
 
 def digest(path):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from course import files, metrics
 from course.facecode import resolve_device
-from course.files import DATA, any_path, atomic_path, quiet, write_text
+from course.files import DATA, any_path, atomic_path, quiet, weights_path, write_report
 from course.landmarks import INPUT, MIRROR, WEIGHTS, LandmarkNet, landmark_loss, load
 from course.optim import running_average
 from course.workers import spread
@@ -63,11 +63,12 @@ def _landmark_arguments(parser):
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 2)
     parser.add_argument("--folder", type=any_path, default=DATA.parent / "runs" / "landmarks",
                         help="photographs and checkpoints")  # fmt: skip
-    parser.add_argument("--output", type=any_path, default=WEIGHTS)
+    parser.add_argument("--output", type=any_path,
+                        help=f"for the weights (default: {WEIGHTS.name} in --folder)")  # fmt: skip
     parser.add_argument("--device", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate", action="store_true",
-                        help="only measure --output on 1,000 held-out photographs")  # fmt: skip
+                        help="only measure the weights, on 1,000 held-out photographs")  # fmt: skip
 
 
 def _run_landmarks(args):
@@ -80,13 +81,13 @@ def _run_landmarks(args):
         args.folder / "held-out", 1000, HELD_OUT_SEED, args.workers, max_yaw=HELD_OUT_YAW
     )
     if args.evaluate:
-        print_errors(measure(load(args.output), *held_out))
+        print_errors(measure(load(args.output or WEIGHTS), *held_out))
         return 0
+    args.output = weights_path(args.output, WEIGHTS, args.folder)
     photos = load_photos(args.folder / "train", args.photos, args.seed, args.workers)
     report = train_landmarks(photos, held_out, args)
     print_errors(report["errors"])
-    write_text(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    print(f"wrote {args.output} and {args.output.with_suffix('.json').name}")
+    write_report(args.output, report, WEIGHTS)
     return 0
 
 

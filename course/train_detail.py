@@ -10,7 +10,6 @@ take days). Texture comes from photographs alone: photometric loss, features, a 
 
 import contextlib
 import copy
-import json
 import platform
 import time
 from pathlib import Path
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from course import files, metrics
 from course.detail import WEIGHTS, DetailModel
 from course.detail_album import HELD_OUT, PHOTO, make_album, studio
-from course.files import DATA, any_path, quiet, write_text
+from course.files import DATA, any_path, quiet, weights_path, write_report
 from course.flame import FLAME
 from course.gan import PatchDiscriminator, discriminator_loss, generator_loss
 from course.losses import IdentityNet
@@ -57,13 +56,15 @@ def add_arguments(parser):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that make photographs")
     parser.add_argument("--folder", type=any_path, default=FOLDER, help="photographs, checkpoint")
-    parser.add_argument("--output", type=any_path, default=WEIGHTS)
+    parser.add_argument("--output", type=any_path,
+                        help=f"for the weights (default: {WEIGHTS.name} in --folder)")  # fmt: skip
 
 
 def run(args):
     """Train, write the weights and their report; exit code 0. Raises ValueError."""
     if args.steps < 2 or args.people < args.batch or args.batch < 2:
         raise ValueError("at least two steps, and two photographs a step of as many people")
+    args.output = weights_path(args.output, WEIGHTS, args.folder)
     flame = FLAME.load(device="cpu")
     album = make_album(args.folder, args.people, 0, args.workers)
     shelf = make_album(args.folder, JUDGED, HELD_OUT, args.workers)
@@ -92,9 +93,8 @@ def run(args):
     }
     for kind in ("held out", "held out, no detail"):
         print(kind + ": " + ", ".join(f"{k} {v:.3f}" for k, v in report[kind].items()))
-    write_text(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    write_report(args.output, report, WEIGHTS)
     checkpoint.unlink(missing_ok=True)
-    print(f"wrote {args.output} and {args.output.with_suffix('.json').name}")
     return 0
 
 

@@ -25,7 +25,7 @@ from course.camera import project
 from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode
 from course.faces import MOUTHS
-from course.files import DATA, any_path, quiet, write_text
+from course.files import DATA, any_path, quiet, weights_path, write_report, write_text
 from course.flame import FLAME
 from course.losses import IDENTITY, IdentityNet
 from course.optim import running_average
@@ -80,7 +80,8 @@ def add_run_arguments(parser, output, kept):
     parser.add_argument(
         "--folder", type=any_path, default=DATA.parent / "runs" / "encoder", help=kept
     )
-    parser.add_argument("--output", type=any_path, default=output)
+    parser.add_argument("--output", type=any_path,
+                        help=f"for the weights (default: {output.name} in --folder)")  # fmt: skip
     parser.add_argument("--device", default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
@@ -94,6 +95,7 @@ def run(args):
         raise ValueError("your own photographs have no 3D truth; add --supervision mixed or weak")
     if args.head_only and not args.begin:
         raise ValueError("a backbone that stays as it is has to have learned; add --begin FILE")
+    args.output = weights_path(args.output, WEIGHTS, args.folder)
     if args.threads:
         torch.set_num_threads(args.threads)
     world = parallel.start(args.device)
@@ -449,8 +451,7 @@ class Trainer:
         before = a.begin and a.begin.with_suffix(".json")
         if before and before.is_file():
             report["began with"] = json.loads(before.read_text("utf-8"))
-        write_text(a.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-        print(f"wrote {a.output} and {a.output.with_suffix('.json').name}")
+        write_report(a.output, report, WEIGHTS)
 
 
 @torch.no_grad()

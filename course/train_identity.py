@@ -5,7 +5,6 @@ encoder's album) and has to find each one's other photograph in the batch.
 """
 
 import copy
-import json
 import platform
 import time
 
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from course import albums, files
 from course.encoder import FaceModel
 from course.facecode import resolve_device
-from course.files import any_path, quiet, write_text
+from course.files import any_path, quiet, weights_path, write_report
 from course.losses import IDENTITY, IdentityNet, contrast
 from course.optim import running_average
 from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, linear_map, rate
@@ -46,6 +45,7 @@ def run(args):
     if checkpoint.is_file() and not args.resume:
         raise ValueError(f"{checkpoint} is there from an earlier run; add --resume to go on, or "
                          "delete it.")  # fmt: skip
+    args.output = weights_path(args.output, IDENTITY, args.folder)
     if args.threads:
         torch.set_num_threads(args.threads)
     paths = albums.make(args.folder / "train", args.photos, 2, args.seed, args.workers)
@@ -53,8 +53,7 @@ def run(args):
     report = train(album, len(album) - aside, args)
     for name, value in report["checks"].items():
         print(f"{name}: {value}")
-    write_text(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    print(f"wrote {args.output} and {args.output.with_suffix('.json').name}")
+    write_report(args.output, report, IDENTITY)
     return 0
 
 

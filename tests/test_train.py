@@ -7,6 +7,7 @@ import torch
 
 from course import train
 from course.__main__ import main
+from course.files import weights_path, write_report
 from course.landmarks import INPUT, MIRROR
 
 
@@ -44,6 +45,20 @@ def test_a_run_learns_writes_and_reports(small, tmp_path, capsys, monkeypatch):
     assert "mean NME" in capsys.readouterr().out
     state = torch.load(tmp_path / "out.pt", weights_only=True)
     assert all(v.dtype != torch.float32 for v in state.values())
+
+
+def test_weights_that_ship_are_not_written_over(tmp_path, capsys):
+    shipped, folder = tmp_path / "data" / "net.pt", tmp_path / "run"
+    assert weights_path(None, shipped, folder) == shipped
+    shipped.parent.mkdir()
+    shipped.touch()
+    assert weights_path(None, shipped, folder) == folder / "net.pt"
+    assert weights_path(tmp_path / "mine.pt", shipped, folder) == tmp_path / "mine.pt"
+    write_report(folder / "net.pt", {"steps": 1}, shipped)
+    assert json.loads((folder / "net.json").read_text()) == {"steps": 1}
+    assert f"goes on with {shipped}" in capsys.readouterr().out
+    write_report(shipped, {}, shipped)
+    assert "goes on" not in capsys.readouterr().out
 
 
 def few(images, landmarks, rng):
