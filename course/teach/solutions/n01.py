@@ -187,7 +187,8 @@ QUESTIONS = {
     "1.q1": {
         "answer": "b",
         "a": "Not yet: look at the curve where it crosses one millimetre.",
-        "b": "Yes: features of a face come together, so few directions hold most of it.",
+        "b": "Yes: in our head features come together (we built it so), so few directions hold "
+        "most of it.",
         "c": "That many are needed for the last tenths of a millimetre, not for the first.",
     },
     "1.q2": {
@@ -199,7 +200,7 @@ QUESTIONS = {
     "1.q3": {
         "answer": "b",
         "a": "R has nine numbers and the axis-angle three: it is not about saving.",
-        "b": "Yes: zero at rest, and 0° and 360° are one R but two vectors.",
+        "b": "Yes: 0° and 360° are one R but two vectors. (R alone would not be zero at rest.)",
         "c": "Rotations do have gradients; R − I has the same ones as R.",
     },
     "1.q4": {
