@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 
 # landmarks that the NoW benchmark aligns with (Sanyal et al. 2019): corners of the eyes, base of
 # the nose, corners of the mouth
@@ -35,11 +36,43 @@ def apply(transform, points):
 
 def scan_to_mesh(points, vertices, faces):
     """Distance (n,) from scan points (n, 3) to the surface of a mesh, in the points' unit."""
+    return _feet(points, vertices, faces)[1]
+
+
+def _feet(points, vertices, faces):
+    """Nearest points (n, 3) on a mesh's surface and their distances (n,)."""
     vertices = np.asarray(vertices, float)
     # trimesh takes squares that differ by less than 1e-8 for equal: in metres, 0.1 mm
     large = 1000 / np.ptp(vertices, 0).max()
     mesh = trimesh.Trimesh(large * vertices, faces, process=False)
-    return trimesh.proximity.closest_point(mesh, large * np.asarray(points))[1] / large
+    feet, distances, _ = trimesh.proximity.closest_point(mesh, large * np.asarray(points))
+    return feet / large, distances / large
+
+
+def refine_alignment(points, vertices, faces, scale=True, rounds=50):
+    """Vertices (V, 3), turned, shifted and sized until the scan (n, 3) is nearest to the surface.
+
+    Gauss-Newton on the sum of squared scan-to-mesh distances, from where the mesh lies: what NoW's
+    code does after the landmarks (``rigid_scan_2_mesh_alignment``). ``scale=False`` keeps the size.
+    """
+    points, moved = np.asarray(points, float), np.asarray(vertices, float)
+    feet, distances = _feet(points, moved, faces)
+    for _ in range(rounds):
+        away = (points - feet) / np.maximum(distances, 1e-12)[:, None]
+        centre = feet.mean(0)
+        arm = feet - centre
+        size = (arm * away).sum(1, keepdims=True) if scale else arm[:, :0]
+        slope = np.hstack([np.cross(arm, away), away, size])
+        step = np.linalg.lstsq(slope, distances, rcond=None)[0]
+        turn = Rotation.from_rotvec(step[:3]).as_matrix()
+        near = np.exp(step[6:].sum()) * (moved - centre) @ turn.T + centre + step[3:6]
+        nearer, left = _feet(points, near, faces)
+        gain = 1 - (left**2).sum() / max((distances**2).sum(), 1e-30)
+        if gain > 0:
+            moved, feet, distances = near, nearer, left
+        if gain < 1e-5:
+            break
+    return moved
 
 
 def identity_error(vertices, truth, flame, scale=True):
@@ -55,21 +88,31 @@ def identity_error(vertices, truth, flame, scale=True):
     return float(np.median(millimetres)), float(millimetres.mean()), float(millimetres.std())
 
 
-def scan_errors(vertices, truth, flame):
+def scan_errors(vertices, truth, flame, refine=True):
     """Distances (n,) in mm of the true face's points from an unposed head (V, 3), as in NoW.
 
-    The head is laid over the true one, turned, shifted and sized, by seven landmarks of both.
+    The head is laid over the true one, turned, shifted and sized, by seven landmarks of both, then
+    by the distances themselves (``refine_alignment``); ``refine=False`` stops at the landmarks.
     """
     heads = np.stack([vertices, truth])
     like = flame.v_template
     marks = flame.landmarks(torch.as_tensor(heads).to(like))[:, list(RIGID_LANDMARKS)].cpu().numpy()
-    return _face_errors(apply(rigid_align(*marks), vertices), truth, flame)
+    aligned = apply(rigid_align(*marks), vertices)
+    if refine:
+        face, near = _face(flame)
+        aligned = refine_alignment(np.asarray(truth)[face], aligned, near)
+    return _face_errors(aligned, truth, flame)
+
+
+def _face(flame):
+    """The face's vertices, and the triangles (F, 3) that touch it."""
+    face, faces = flame.masks["face"].cpu().numpy(), flame.faces.cpu().numpy()
+    return face, faces[face[faces].any(1)]
 
 
 def _face_errors(aligned, truth, flame):
-    face, faces = flame.masks["face"].cpu().numpy(), flame.faces.cpu().numpy()
-    near = face[faces].any(1)
-    return 1000 * scan_to_mesh(truth[face], aligned, faces[near])
+    face, near = _face(flame)
+    return 1000 * scan_to_mesh(truth[face], aligned, near)
 
 
 def nme(points, truth, landmarks=slice(None)):

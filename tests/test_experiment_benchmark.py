@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from course import experiments, metrics
 from course.experiments import benchmark
@@ -37,6 +38,31 @@ def test_scan_errors_do_not_care_where_a_head_is_and_how_large(flame):
     there, back = (metrics.scan_errors(head, other, flame) for head in (one, moved))
     assert there.mean() > 0.5
     assert np.allclose(there, back, atol=0.02)
+
+
+def test_the_distances_have_the_last_word_not_the_landmarks(flame):
+    """As in NoW: from wherever careless landmarks have put a head, it slides to the same place."""
+    g = torch.Generator().manual_seed(0)
+    one, other = flame(torch.randn(2, flame.n_shape, generator=g)).numpy().astype(float)
+    face, near = metrics._face(flame)
+
+    def aligned(shift):
+        turn = Rotation.from_rotvec([0.0, 3 * shift, 0.0]).as_matrix()
+        return metrics.refine_alignment(other[face], (1 + shift) * one @ turn.T + shift, near)
+
+    def square(head):
+        return (metrics.scan_to_mesh(other[face], head, near) ** 2).mean() ** 0.5
+
+    straight = square(aligned(0.0))
+    assert straight < 0.9 * square(one)
+    for shift in (-0.01, 0.01):
+        assert square(aligned(shift)) == pytest.approx(straight, rel=0.01)
+    kept = metrics.refine_alignment(1.05 * one[face], one, near, scale=False)
+    assert np.ptp(kept, 0).max() == pytest.approx(np.ptp(one, 0).max(), rel=0.01)
+    sized = metrics.refine_alignment(1.05 * one[face], one, near)
+    assert np.allclose(sized, 1.05 * one, atol=1e-5)
+    by_marks = metrics.scan_errors(one, other, flame, refine=False)
+    assert (metrics.scan_errors(one, other, flame) ** 2).mean() < (by_marks**2).mean()
 
 
 def test_methods_and_their_rows(files, shelf):
