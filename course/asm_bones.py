@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial import cKDTree
 
 from course.metrics import apply, rigid_align
+from course.registration import edges
 
 # name: (parent, place on the skin[, pivot inside the head])
 BONES = {
@@ -132,7 +133,7 @@ def place(flame):
             flip = [-1, 1, 1] if side == "right" else [1, 1, 1]
             spots[f"{name} {side}".strip()] = [np.array(p) * flip for p in (on_skin, *inside)]
     v, faces = flame.v_template.cpu().numpy(), flame.faces.cpu().numpy()
-    graph = _edges(v, faces)
+    graph = _lengths(v, faces)
     skin, part_of = _largest_part(graph)
     nearest = cKDTree(v[skin])
     vertex = np.array([skin[nearest.query(apply(moved, spots[n][0] / 1000))[1]] for n in names])
@@ -145,10 +146,9 @@ def place(flame):
     return Skeleton(vertex, pivot, skin, geodesic, falloff, part)
 
 
-def _edges(v, faces):
+def _lengths(v, faces):
     """(V, V) sparse: an edge's length in metres."""
-    faces = faces.astype(np.int32)  # older SciPy's csgraph reads no other indices
-    a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).T
+    a, b = edges(faces)[0].astype(np.int32).T  # older SciPy's csgraph reads no other indices
     length = np.linalg.norm(v[a] - v[b], axis=1)
     graph = coo_array((length, (a, b)), (len(v), len(v))).tocsr()
     return graph.maximum(graph.T)

@@ -31,6 +31,7 @@ from course.head.anatomy import sculpt
 from course.head.bulk import PARAMETERS, Sculpt
 from course.head.identity import FEATURES
 from course.photo import Detection
+from course.registration import edges
 from course.render import Renderer
 
 SEEDS = 3
@@ -161,10 +162,9 @@ def harmonics(count=HARMONICS[-1]):
     """(V, count) the smoothest functions on the skin's mesh: eigenvectors of its Laplacian (Lévy
     2006). Eyeballs, teeth and tongue take the nearest skin's values."""
     flame = _flame()
-    faces, v = flame.faces.numpy().astype(np.int32), flame.v_template.numpy()  # as csgraph's
-    a, b = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).T
+    v = flame.v_template.numpy()
+    a, b = edges(flame.faces.numpy())[0].astype(np.int32).T  # as older SciPy's csgraph reads them
     graph = coo_array((np.ones(2 * len(a)), (np.r_[a, b], np.r_[b, a])), (len(v), len(v))).tocsr()
-    graph.data[:] = 1.0  # an edge of two triangles was counted twice
     label = csgraph.connected_components(graph)[1]
     skin = np.flatnonzero(label == np.bincount(label).argmax())
     laplacian = csgraph.laplacian(graph[skin][:, skin], normed=True)
