@@ -15,13 +15,18 @@ FORMAT = "face-code 1"
 
 
 def resolve_device(device=None):
-    """``None`` means CUDA when there, else CPU: the one place where that is decided."""
+    """``None`` means CUDA when there, else CPU: the one place where that is decided.
+
+    Raises ValueError for a device that does not exist here.
+    """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("There is no CUDA device here; use --device cpu.")
-    return device
+    try:
+        torch.empty(0, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError):  # each backend has its own
+        name = "CUDA device" if str(device).startswith("cuda") else f"device {str(device)!r}"
+        raise ValueError(f"There is no {name} here; use --device cpu.") from None
+    return torch.device(device)
 
 
 @dataclass

@@ -78,6 +78,9 @@ def test_resolve_device():
     if expected == "cpu":
         with pytest.raises(ValueError, match="no CUDA"):
             resolve_device("cuda")
+    for name in ("foo", "", "meta", "hpu"):
+        with pytest.raises(ValueError, match=f"There is no device '{name}' here; use --device"):
+            resolve_device(name)
 
 
 def test_parameters_are_the_fields_themselves(flame):
