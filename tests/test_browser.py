@@ -102,14 +102,14 @@ def test_the_cells_that_a_widget_needs():
 
 
 def wait(condition, what, seconds=60):
-    """Poll until ``condition()`` is true; what it returned."""
+    """Poll until ``condition()`` is true; what it returned. ``what`` may be asked at the end."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
         time.sleep(0.2)
-    raise AssertionError(f"{what}: not within {seconds} s")
+    raise AssertionError(f"{what() if callable(what) else what}: not within {seconds} s")
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,11 @@ def run_all(browser, count):
         numbers = prompts(browser)
         return len(numbers) == count and all(number.isdigit() for number in numbers)
 
-    wait(finished, "the notebook runs", 60 * MINUTES)
+    def state():
+        shown = texts(browser, "#jp-main-statusbar, .jp-Dialog")
+        return f"the notebook runs, {prompts(browser)}, {' '.join(' '.join(shown).split())}"
+
+    wait(finished, state, 60 * MINUTES)
 
 
 def alike(one, other):
