@@ -23,6 +23,7 @@ COMMANDS = {
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
 }
+NO_MEMORY = ("can't allocate memory", "out of memory")
 FINISHED = "what was finished is on disk"
 
 
@@ -39,6 +40,12 @@ def main(argv=None):
         return 2
     except ValueError as error:  # bad input: one sentence, no traceback
         print(f"{command}: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
+        if not (isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)):
+            raise
+        print(f"{command}: There is not enough memory for that; ask for less, in size or number.",
+              file=sys.stderr)  # fmt: skip
         return 2
     except KeyboardInterrupt as stop:
         print(f"\n{command}: stopped; {str(stop) or FINISHED}.", file=sys.stderr)
@@ -64,4 +71,6 @@ def _run(argv):
 if __name__ == "__main__":
     if "WORLD_SIZE" not in os.environ:  # torchrun ends its processes its own way
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # kill, too, leaves no litter
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="backslashreplace")  # a console without → is no bad input
     sys.exit(main())

@@ -60,7 +60,7 @@ def read_picture(name, source, flame, model, args, branch=None):
 def read_film(name, path, flame, model, args, branch=None):
     """An actor from a film of one person, whose identity is the same in all frames."""
     frames, fps = film.read(path, args.every)
-    kept = clip.detect(frames, args.detector)
+    kept = clip.detect(frames, args.detector, args.face - 1)
     _, images, found = (list(column) for column in zip(*kept, strict=True))
     steps = dict.fromkeys(fit.STEPS_FROM_START, 0) if args.no_refine else None
     result = clip.track(images, found, flame, model, args.rasterizer_type, steps)

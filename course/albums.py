@@ -15,10 +15,10 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from course.camera import fit_camera
-from course.facecode import NECK, ROOT, FaceCode
+from course.facecode import ROOT, FaceCode
 from course.faces import MOUTHS, Photographer, Variety
 from course.files import atomic_path, quiet
-from course.flame import rodrigues
+from course.flame import folded, rodrigues
 from course.workers import spread
 
 SIZE = 144  # side of an album's pictures, pixels
@@ -50,16 +50,6 @@ def surface_points(flame, count=POINTS):
         chosen.append(candidates[near.argmax()])
         near = torch.minimum(near, (rest[candidates] - rest[chosen[-1]]).norm(dim=1))
     return torch.stack(chosen)
-
-
-def folded(pose):
-    """Poses (N, 15) with the neck's turn put into the root's: a photograph of a face cannot tell
-    them apart."""
-    turn = (rodrigues(pose[:, ROOT]) @ rodrigues(pose[:, NECK])).double().numpy()
-    pose = pose.clone()
-    pose[:, ROOT] = torch.from_numpy(Rotation.from_matrix(turn).as_rotvec()).to(pose)
-    pose[:, NECK] = 0
-    return pose
 
 
 # ------------------------------------------------------------------ making
@@ -251,8 +241,8 @@ def seen_in(code, matrix, size, flame, out=CROP):
     """A FaceCode of pictures ``size`` pixels a side as seen in turned crops of them.
 
     ``matrix`` (N, 2, 3) leads from the crops' pixels to the pictures' (``photo.Crop.matrix``);
-    ``out`` is the crops' side. Root and camera change: a crop turned by an angle shows a head
-    turned the other way. Inverse: give the inverse matrices.
+    ``out`` is the crops' side. Root, camera and light change: a crop turned by an angle shows a
+    head, and the lamps around it, turned the other way. Inverse: give the inverse matrices.
     """
     matrix = torch.as_tensor(np.asarray(matrix), dtype=torch.float32).to(code.pose)
     zoom = matrix[:, :, 0].norm(dim=1)  # pixels of the picture in a pixel of the crop
@@ -273,7 +263,23 @@ def seen_in(code, matrix, size, flame, out=CROP):
     place = (inverse @ (place - matrix[:, :, 2]).unsqueeze(-1))[..., 0]
     scale = scale * (size / out) / zoom[:, None]
     shift = (place - out / 2) / (out / 2) * joint.new_tensor([1, -1]) / scale - joint
-    return code.replace(pose=pose, camera=torch.cat([scale, shift], 1))
+    light = _turned_light(code.light, angle)
+    return code.replace(pose=pose, camera=torch.cat([scale, shift], 1), light=light)
+
+
+def _turned_light(light, angle):
+    """Light (N, 9, 3) turned by angles (N,) around the line of sight, from x towards y.
+
+    Spherical harmonics that go round m times turn as arrows do, by m times the angle: x and y, xz
+    and yz once, x² − y² and 2xy twice (Ramamoorthi and Hanrahan 2001 have the basis).
+    """
+    light = light.clone()
+    for x, y, times in ((1, 2, 1), (5, 6, 1), (7, 4, 2)):
+        c, s = (f(times * angle)[:, None] for f in (torch.cos, torch.sin))
+        light[:, x], light[:, y] = (
+            c * light[:, x] - s * light[:, y], s * light[:, x] + c * light[:, y],
+        )  # fmt: skip
+    return light
 
 
 def crop_batch(album, chosen, flame, rngs=None, crops=None):

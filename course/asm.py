@@ -7,6 +7,7 @@ Gaussians over the texture plane (*GMM skinning weights*), and where it sits is 
 plane too (*dynamic bone binding*); both may be fitted along with the bones' motion.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -32,8 +33,8 @@ MOTION = ("scale", "rotation", "translation")
 BINDING = ("anchor",)
 WEIGHTS = ("mean", "spread", "amplitude")
 ALL = MOTION + BINDING + WEIGHTS
-# the prior: one standard deviation of each kind of number, and the share of it by which the two
-# sides of a face differ
+# the prior: one standard deviation of each kind of number, of bones in the middle (of pairs 0.76 of
+# it), and the share of it by which the two sides of a face differ
 SPREAD = {"scale": 0.12, "rotation": 0.1, "translation": 0.003, "anchor": 0.012, "mean": 0.012,
           "spread": 0.3, "amplitude": 0.5}  # fmt: skip
 ASYMMETRY = 0.4
@@ -88,16 +89,18 @@ class ASM(nn.Module):
         super().__init__()
         if not flame.has_uv or not flame.has_landmarks:
             raise ValueError(f"{flame.name} needs texture coordinates and 68 landmarks for bones.")
+        self.flame = [flame]  # in a list: the head's buffers are not this module's own
+        there = flame.v_template.device
+        if there.type != "cpu":  # bones are placed by NumPy and SciPy
+            flame = copy.deepcopy(flame).cpu()
         skeleton = asm_bones.place(flame)
         names, parents, twins = asm_bones.tree()
         keep = _kept(names, parents, twins, bones)
         place = {bone: k for k, bone in enumerate(keep)}
         self.names = [names[k] for k in keep]
         self.parents = np.array([place.get(parents[k], -1) for k in keep])
-        self.twins = torch.tensor([place[twins[k]] for k in keep])
+        self.register_buffer("twins", torch.tensor([place[twins[k]] for k in keep]), False)
         self.depth = asm_bones.depths(self.parents)
-        self.flame = [flame]  # in a list: the head's buffers are not this module's own
-
         skin = skeleton.skin
         uv, again, area = skin_coordinates(flame, skin)
         self._buffer("v_template", flame.v_template)
@@ -121,6 +124,7 @@ class ASM(nn.Module):
         self._buffer("amplitude", amplitude)
         self._buffer("inward", self.pivot - self._surface(self.anchor[None])[0])
         self._buffer("monomials", monomials(self.uv))
+        self.to(there)
 
     def _buffer(self, name, value, dtype=torch.float32):
         self.register_buffer(name, torch.as_tensor(np.ascontiguousarray(value)).to(dtype))
@@ -237,7 +241,8 @@ class ASM(nn.Module):
                  "anchor": [-1, 1], "mean": [-1, 1], "spread": [1, 1, -1]}  # fmt: skip
         found = {k: getattr(code, k)[:, self.twins] * flip(sign) for k, sign in parts.items()}
         found["amplitude"] = code.amplitude[:, self.twins]
-        middle = self.twins == torch.arange(self.bones)  # their Gaussians are twins themselves
+        own = torch.arange(self.bones, device=self.twins.device)
+        middle = self.twins == own  # their Gaussians are twins themselves
         for name in WEIGHTS:
             value = found[name]
             shape = [-1 if k == 1 else 1 for k in range(value.ndim)]

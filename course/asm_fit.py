@@ -27,7 +27,8 @@ class AdaptiveHead(nn.Module):
     """A FLAME whose identity is bones: ``head(shape, expression, pose)`` with shape (N, n_shape).
 
     Shape codes are those of ``ASM.code``, with unit variance; expression, pose, landmarks, albedo
-    and all else are the linear head's. Wherever the course takes a ``flame``, it takes this.
+    and all else are the linear head's. Fits and the renderer take it for a ``flame``; an encoder's
+    codes are the linear head's.
     """
 
     def __init__(self, flame, asm=None, free=ALL):
@@ -42,17 +43,34 @@ class AdaptiveHead(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("flame"), name)
 
-    def forward(self, shape=None, expression=None, pose=None):
-        """Vertices (N, V, 3) in metres. Raises ValueError for wrong sizes."""
+    def forward(self, shape=None, expression=None, pose=None, offsets=None):
+        """Vertices (N, V, 3) in metres; ``offsets`` as a FLAME's. Raises ValueError as it does."""
         if shape is None:
-            return self.flame(None, expression, pose)
-        rows = len(shape)
-        if shape.stride(0) == 0:  # one face, expanded to many rows: the bones move once
-            shape = shape[:1]
-        offsets = self.asm(self.asm.code(shape, self.free)) - self.v_template
+            return self.flame(None, expression, pose, offsets)
+        moved = self._offsets(shape, offsets)
         if expression is None and pose is None:
-            return (self.v_template + offsets).expand(rows, -1, -1)
-        return self.flame(None, expression, pose, offsets)
+            return (self.v_template + moved).expand(len(shape), -1, -1)
+        if max(len(code) for code in (expression, pose) if code is not None) < len(shape):
+            moved = moved.expand(len(shape), -1, -1)
+        return self.flame(None, expression, pose, moved)
+
+    def joints(self, shape=None, expression=None, offsets=None):
+        """Joints (N, 5, 3) of the unposed head, metres."""
+        return self.flame.joints(None, expression, self._offsets(shape, offsets))
+
+    def transforms(self, shape=None, expression=None, pose=None, offsets=None):
+        """Each joint's transform [R t] (N, 5, 3, 4) from the unposed to the posed head."""
+        return self.flame.transforms(None, expression, pose, self._offsets(shape, offsets))
+
+    def _offsets(self, shape, offsets=None):
+        """What bones and ``offsets`` add to the mean head, metres: (N, V, 3), or one row for a face
+        that is expanded to many; None without either."""
+        if shape is None:
+            return offsets
+        if shape.stride(0) == 0:  # the bones move once
+            shape = shape[:1]
+        moved = self.asm(self.asm.code(shape, self.free)) - self.v_template
+        return moved if offsets is None else moved + offsets
 
 
 @dataclass
@@ -90,7 +108,7 @@ def fit_vertices(head, target, weight=None, steps=300, prior=PRIOR, progress=Fal
 
 def fit_landmarks(head, marks, steps=200, prior=3e-3, progress=False):
     """Fit to 68 landmarks (68, 3) metres of a face that looks ahead."""
-    known = torch.arange(17, 68)
+    known, marks = torch.arange(17, 68), marks.to(head.v_template)
     start = _aligned(head.landmarks(head.v_template[None])[0][known], marks[known])
 
     def residual(vertices, step):
@@ -108,11 +126,11 @@ def fit_scan(head, points, normals, marks, steps=300, prior=1e-4, reach=0.01, pr
     the plane it may slide) and a little to the point. Pairs further than ``reach`` apart (metres)
     or with normals over 60° apart do not count.
     """
-    points, normals = (torch.as_tensor(p, dtype=torch.float32) for p in (points, normals))
+    points, normals = (torch.as_tensor(p).to(head.v_template) for p in (points, normals))
     if len(points) < 100 or points.shape != normals.shape:
         raise ValueError(f"A scan needs 100 points or more and as many normals, not "
                          f"{tuple(points.shape)} and {tuple(normals.shape)}.")  # fmt: skip
-    tree, face = cKDTree(points.numpy()), head.masks["face"]
+    tree, face = cKDTree(points.cpu().numpy()), head.masks["face"]
     first = fit_landmarks(head, marks, steps=max(1, steps // 4))
     kept = {}
 
@@ -120,11 +138,11 @@ def fit_scan(head, points, normals, marks, steps=300, prior=1e-4, reach=0.01, pr
         found = vertices[face]
         if step % 10 == 0:
             with torch.no_grad():
-                away, nearest = tree.query(found.numpy())
+                away, nearest = tree.query(found.cpu().numpy())
                 own = vertex_normals(vertices[None], head.faces)[0, face]
                 alike = (own * normals[nearest]).sum(1) > 0.5
                 kept["point"], kept["normal"] = points[nearest], normals[nearest]
-                kept["weight"] = (torch.from_numpy(away < reach) & alike).float()
+                kept["weight"] = (torch.from_numpy(away < reach).to(alike.device) & alike).float()
         gap = 1000 * (found - kept["point"])
         square = (gap * kept["normal"]).sum(1).square() + 0.05 * gap.square().sum(1)
         marked = head.landmarks(vertices[None])[0][17:] - marks[17:]
@@ -137,7 +155,7 @@ def fit_scan(head, points, normals, marks, steps=300, prior=1e-4, reach=0.01, pr
 
 def face_weight(head):
     """(V,) what a vertex counts: the face 1, the rest of the skin a tenth, the inside little."""
-    weight = torch.full((len(head.v_template),), 0.1)
+    weight = head.v_template.new_full((len(head.v_template),), 0.1)
     weight[head.masks["face"]] = 1.0
     for name in ("eyes", "teeth", "tongue", "mouth_interior"):
         if name in head.masks:
@@ -149,7 +167,7 @@ def _aligned(points, target, chosen=slice(None)):
     """Where to begin: no code yet, axis-angle (3,) and shift (3,) in metres."""
     _, rotation, shift = rigid_align(points[chosen].cpu(), target[chosen].cpu(), scale=False)
     turn = Rotation.from_matrix(rotation).as_rotvec()
-    return None, torch.as_tensor(turn).float(), torch.as_tensor(shift).float()
+    return None, torch.as_tensor(turn).to(points), torch.as_tensor(shift).to(points)
 
 
 def _descend(head, residual, steps, prior, start, progress):

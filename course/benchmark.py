@@ -24,6 +24,7 @@ from course.silhouette import NEGLIGIBLE, soft_silhouette
 SIGMA = 1e-5  # with more blur, 50 faces a pixel no longer hold all that are near
 FACES_PER_PIXEL = 50  # of pytorch3d's soft silhouette; ours takes every triangle near a pixel
 BACKENDS = ("pytorch3d", "torch", "numba")
+MOST_THREADS, MOST_PIXELS = 256, 4096
 PACKAGES = ("torch", "numba", "numpy", "pytorch3d", "smplx")
 NOTE = ("Ratios are against pytorch3d's CPU path, which tests every triangle at every pixel; "
         "they say nothing about its CUDA path.")  # fmt: skip
@@ -44,8 +45,10 @@ def run(args):
     """Time everything, print the table; exit code 0. Raises ValueError for counts below 1."""
     if args.quick:
         args.repeats, args.sizes = 3, [64]
-    if args.threads < 1 or args.repeats < 1 or any(s < 1 for s in args.sizes):
-        raise ValueError("threads, repeats and sizes must be at least 1")
+    if not 1 <= args.threads <= MOST_THREADS or args.repeats < 1:
+        raise ValueError(f"--threads goes from 1 to {MOST_THREADS}, --repeats starts at 1")
+    if not 1 <= min(args.sizes) <= max(args.sizes) <= MOST_PIXELS:
+        raise ValueError(f"--sizes go from 1 to {MOST_PIXELS} pixels a side")
     if args.notebooks:
         from course import benchmark_notebooks
 

@@ -3,6 +3,8 @@
 Model space has y up and z towards the viewer; pictures have v down and depth away from the viewer.
 """
 
+from numbers import Integral
+
 import torch
 
 DEPTH_OFFSET = 10.0  # puts every head well in front of the picture plane
@@ -10,7 +12,7 @@ DEPTH_OFFSET = 10.0  # puts every head well in front of the picture plane
 
 def _size(image_size):
     """(height, width) of ``image_size``, an int or a pair. Raises ValueError when empty."""
-    if isinstance(image_size, int):
+    if isinstance(image_size, Integral):
         image_size = (image_size, image_size)
     height, width = (int(side) for side in image_size)
     if height < 1 or width < 1:

@@ -27,15 +27,18 @@ LIGHT_STRENGTH = 1e4  # of the light: lamps do not flicker
 MOVING = ("expression", "pose", "camera", "distance")
 
 
-def detect(frames, detector="auto"):
+def detect(frames, detector="auto", face=0):
     """Frames with a face and their detections: [(name, picture, Detection)]; says what is left out.
 
-    ``frames`` are (name, picture) pairs. Raises ValueError when no frame has a face.
+    ``frames`` are (name, picture) pairs; ``face`` is which face of the first one, by size, is
+    followed. Raises ValueError when no frame has a face.
     """
     found, seen = [], None
     for name, image in tqdm(frames, "landmarks", disable=quiet()):
         try:
-            seen = photo.follow(image, seen, detector) if seen else photo.detect(image, 0, detector)
+            seen = (
+                photo.follow(image, seen, detector) if seen else photo.detect(image, face, detector)
+            )
             found.append((name, image, seen))
         except photo.NoFaceError as error:
             tqdm.write(f"frame {name} is left out: {error}")

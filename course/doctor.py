@@ -6,6 +6,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 PYTHON_OLDEST = (3, 11)
 NEEDED = ("torch", "numpy", "scipy", "numba", "matplotlib", "plotly", "ipywidgets",
@@ -144,7 +145,12 @@ def _flame():
             if more != "complete" and "weights" in model and not model["weights"][:, 2].any():
                 more = f"jaw joint, {more}"  # GNM Head has joints, but no jaw
     except (ImportError, OSError, ValueError) as error:
-        return Row("head", "missing", str(error), "python -m course build-head")
+        remedy = "python -m course build-head"
+        if os.environ.get("COURSE_FLAME"):
+            remedy = "unset COURSE_FLAME, or name a head's file in it"
+        elif str(Path("data", "flame")) in str(error):
+            remedy = "take that file out of data/flame/, or bring it anew"
+        return Row("head", "missing", str(error), remedy)
     if path == flame_files.BUILT_IN:
         return Row("head", "ok", "built-in (data/head.npz); real FLAME goes into data/flame/")
     whose = str(model.get("licence", "FLAME, whose licence is yours to keep"))

@@ -22,6 +22,7 @@ PARTS = ("shape", "albedo", "expression", "pose", "camera", "light")  # DECA's o
 # how far photographs usually are from the mean face, so that every output starts equally hard
 SCALES = {"shape": 1.0, "albedo": 1.0, "expression": 1.0, "pose": 0.3, "light": 0.5,
           "camera": (2.5, 0.03, 0.03)}  # fmt: skip
+DECA_CROP = (224, 1.1 * 1.25)  # pixels, of the landmarks' box: its bbox2point times its scale
 DECA_SIZES = {"shape": 100, "expression": 50, "albedo": 50}
 FORMAT = "face-model 1"
 
@@ -206,7 +207,7 @@ class FaceModel(nn.Module):
         if few:
             raise ValueError(f"DECA's codes belong to FLAME 2020 with 100 shape and 50 expression "
                              f"components; {flame.name} has fewer.")  # fmt: skip
-        model = cls(flame, "resnet50", joints=(0, 2), normalize=False,
+        model = cls(flame, "resnet50", joints=(0, 2), normalize=False, crop=DECA_CROP,
                     start=_zero_code(**DECA_SIZES), scales=dict.fromkeys(PARTS, 1.0))  # fmt: skip
         state = content.get("E_flame")
         if not isinstance(state, dict):

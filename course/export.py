@@ -38,12 +38,15 @@ def textured_mesh(vertices, faces, vt, ft, texture, normals=None):
         doubleSided=True,
     )
     visual = trimesh.visual.TextureVisuals(uv=np.asarray(vt)[texture_places], material=material)
-    return trimesh.Trimesh(np.asarray(vertices)[places], triangles, visual=visual, process=False)
+    # without normals viewers show facets, and those of the split mesh would show its seams
+    smooth = trimesh.Trimesh(vertices, faces, process=False).vertex_normals[places]
+    return trimesh.Trimesh(np.asarray(vertices)[places], triangles, vertex_normals=smooth,
+                           visual=visual, process=False)  # fmt: skip
 
 
 def save_glb(path, mesh):
     """Write a binary glTF that any viewer opens."""
-    content = mesh.export(file_type="glb")
+    content = mesh.export(file_type="glb", include_normals=True)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 

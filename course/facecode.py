@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -102,7 +103,8 @@ class FaceCode:
 
     def __getitem__(self, index):
         """One face (still with a batch dimension) or a slice of faces."""
-        if isinstance(index, int):
+        if isinstance(index, Integral):
+            index = int(index)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"face {index} of {len(self)}")
             index = slice(index, index + 1 or None)
@@ -150,8 +152,8 @@ class FaceCode:
         write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
     @classmethod
-    def load(cls, path, device=None):
-        """Read what ``save`` wrote.
+    def load(cls, path, device=None, head=None):
+        """Read what ``save`` wrote; ``head`` is the name of the head that it is for, if it matters.
 
         Raises FileNotFoundError, or ValueError with one sentence when it is not such a file.
         """
@@ -162,6 +164,8 @@ class FaceCode:
             missing = [name for name in names if name not in content]
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
+            if head and content.get("head") not in (None, head):
+                raise ValueError(f"it belongs to the head {content['head']}, not to {head}")
             columns = {n: torch.tensor(content[n], dtype=torch.float32) for n in names}
             if not all(column.isfinite().all() for column in columns.values()):
                 raise ValueError("it holds NaN or infinity")
@@ -170,7 +174,7 @@ class FaceCode:
             raise
         except (OSError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             reason = str(error).rstrip(".")
-            raise ValueError(f"{path} is not a saved FaceCode: {reason}.") from None
+            raise ValueError(f"{path} cannot be taken for a FaceCode: {reason}.") from None
 
 
 def _rounded(values):

@@ -143,7 +143,7 @@ def checkpoint(path, device="cpu", settings=None):
     damaged = f"{path} is damaged; delete it to begin again."
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except PermissionError:
+    except (OSError, MemoryError, torch.cuda.OutOfMemoryError):  # not the file's fault
         raise
     except Exception:  # torch raises many kinds for a damaged file
         raise ValueError(damaged) from None
@@ -154,6 +154,8 @@ def checkpoint(path, device="cpu", settings=None):
             raise ValueError(f"{path} is of a run with other settings: {found}; give those or "
                              "another folder, or delete it to begin again.")  # fmt: skip
         yield state
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (AttributeError, LookupError, RuntimeError, TypeError):
         raise ValueError(damaged) from None
 
@@ -183,6 +185,14 @@ def any_path(text):
     if os.sep == "/" and "\\" in str(text) and not path.exists():
         path = Path(PureWindowsPath(text).as_posix())
     return path
+
+
+def check_folder(folder):
+    """Make a folder where it is missing; raises WriteError, before long work, where that or a file
+    in it cannot be written."""
+    with _reachable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def write_text(path, text):

@@ -1,6 +1,7 @@
 """Films in and out: folders of frames, video files, GIF, MP4 and WebM."""
 
 import contextlib
+import math
 import os
 import sys
 from pathlib import Path
@@ -11,11 +12,14 @@ from PIL import Image, ImageSequence
 
 from course import photo
 from course.files import WriteError, atomic_path
+from course.pictures import MAX_PIXELS
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".avif"}
 VIDEOS = {".mp4", ".webm", ".avi", ".mov", ".mkv", ".m4v", ".gif"}
 MAX_FRAMES = 300
 FPS = 20.0  # of films that do not say
+MOST_FPS_OF_GIF = 50
+SLOWEST, FASTEST = 0.01, 240.0  # frames a second that are written
 # what may be in an .mp4 or .webm, best first; which of them there are depends on OpenCV's build
 CODECS = {".mp4": ("avc1", "mp4v"), ".webm": ("VP90", "VP80")}
 PALETTE_FRAMES = 12  # frames that the colours of a GIF are chosen from
@@ -60,7 +64,7 @@ def _counted(path):
     """A key that sorts frame_2 before frame_10."""
     parts, digits = [], ""
     for letter in path.stem + " ":
-        if letter.isdigit():
+        if letter.isdecimal():
             digits += letter
             continue
         if digits:
@@ -71,13 +75,31 @@ def _counted(path):
 
 
 def _gif_frames(path, every):
+    """Frames as long as they are seen: a GIF says for how long, and merges those that are alike."""
+    with _moving_gif(path) as picture:
+        pauses = [f.info.get("duration") or 1000 / FPS for f in ImageSequence.Iterator(picture)]
+    beat = min(pauses)
+    shown = [k for k, pause in enumerate(pauses) for _ in range(round(pause / beat))]
+
+    def frames():
+        with _moving_gif(path) as picture:
+            for k in range(0, len(shown), every):
+                picture.seek(shown[k])
+                yield f"{k:04d}", np.asarray(picture.convert("RGB"))
+
+    return frames(), 1000 * len(shown) / sum(pauses)
+
+
+@contextlib.contextmanager
+def _moving_gif(path):
+    """The picture, opened; raises ValueError in a sentence where it cannot be read."""
     try:
-        with Image.open(path) as picture:
-            pause = picture.info.get("duration") or 1000 / FPS
-            frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(picture)]
-    except (OSError, SyntaxError, ValueError) as error:
+        with Image.open(path, formats=["GIF"]) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError("too many pixels")
+            yield picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a film that can be read ({error}).") from None
-    return [(f"{every * k:04d}", f) for k, f in enumerate(frames[::every])], 1000 / pause
 
 
 def _video_frames(path, every):
@@ -100,12 +122,16 @@ def save(path, frames, fps=FPS):
     """Write frames (H, W, 3) uint8, all of one size, as .gif, .mp4 or .webm; whole or not at all.
 
     MP4 is H.264 where imageio-ffmpeg or OpenCV can write it, else MPEG-4 (players open it,
-    browsers do not); WebM is VP9 or VP8. Raises ValueError without frames or an encoder, WriteError
-    where the disk is full.
+    browsers do not); WebM is VP9 or VP8. ``fps`` is brought between SLOWEST and FASTEST; of more
+    than 50, a GIF gets every second frame, or third. Raises ValueError without frames or an
+    encoder, WriteError where the disk is full.
     """
     frames, suffix = list(frames), Path(path).suffix.lower()
+    fps = min(max(fps, SLOWEST), FASTEST)
     if not frames:
         raise ValueError(f"There is no frame to write to {path}.")
+    if len({np.shape(frame) for frame in frames}) > 1:
+        raise ValueError(f"The frames for {path} are not all of one size.")
     with atomic_path(path) as temporary:
         if suffix == ".gif":
             _save_gif(temporary, frames, fps)
@@ -144,14 +170,23 @@ def save_all(path, frames, fps=FPS):
 
 def _save_gif(path, frames, fps):
     """One palette for all frames, so that what stands still does not flicker."""
+    frames = frames[:: max(1, math.ceil(fps / MOST_FPS_OF_GIF))]
+    fps = fps / max(1, math.ceil(fps / MOST_FPS_OF_GIF))
     some = frames[:: max(1, len(frames) // PALETTE_FRAMES)]
     sheet = Image.fromarray(np.concatenate([f[::2, ::2] for f in some]))
     palette = sheet.quantize(256, Image.Quantize.MEDIANCUT)
     first, *rest = (
         Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
     )
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0,
+    first.save(path, save_all=True, append_images=rest, duration=_pauses(len(frames), fps), loop=0,
                disposal=1)  # fmt: skip
+
+
+def _pauses(count, fps):
+    """Milliseconds of each frame of a GIF, which knows hundredths of a second, two bytes of them;
+    less than two, browsers take for ten."""
+    ends = np.round(100 * np.arange(count + 1) / fps)
+    return [int(10 * pause) for pause in np.diff(ends).clip(2, 65_535)]
 
 
 def _even(frame):
@@ -167,7 +202,7 @@ def _save_by_ffmpeg(path, frames, fps):
     except ImportError:
         return False
     height, width = _even(frames[0]).shape[:2]
-    codec = {".mp4": "libx264", ".webm": "libvpx-vp9"}[path.suffix]
+    codec = {".mp4": "libx264", ".webm": "libvpx-vp9"}[path.suffix.lower()]
     writer = imageio_ffmpeg.write_frames(
         str(path), (width, height), fps=fps, codec=codec, quality=7
     )
@@ -182,7 +217,7 @@ def _save_by_ffmpeg(path, frames, fps):
 def _save_by_opencv(path, frames, fps):
     """Whether some codec of OpenCV's wrote the film."""
     height, width = _even(frames[0]).shape[:2]
-    for name in CODECS[path.suffix]:
+    for name in CODECS[path.suffix.lower()]:
         with _silence():
             code = cv2.VideoWriter_fourcc(*name)
             writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (width, height))

@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from course.camera import fit_camera, foreshortened, project
-from course.facecode import JAW, LEFT_EYE, RIGHT_EYE, ROOT, FaceCode
+from course.facecode import JAW, LEFT_EYE, NECK, RIGHT_EYE, ROOT, FaceCode
 from course.files import quiet
+from course.flame import folded
 from course.losses import LIDS, LIPS
 from course.photo import crop_around
 from course.render import Renderer, spherical_harmonics
@@ -105,7 +106,7 @@ def fit(photos, detections, flame, image_size=IMAGE_SIZE, backend="auto", steps=
     trust       {"shape": (N, S), "albedo": (N, T)}: how sure ``start`` is, as inverse variances.
                 Codes are then drawn to the start, not to the mean face: the prior ½Σ(α/σ)² becomes
                 ½Σ c (α − α₀)²
-    Raises ValueError when there is nothing to fit.
+    Raises ValueError when there is nothing to fit, or ``start`` has other rows than photographs.
     """
     if not photos or len(photos) != len(detections):
         raise ValueError("fit needs at least one photograph and one detection for each.")
@@ -168,7 +169,11 @@ class Fitter:
         self.losses, self.seconds, self.clock = {}, {}, time.perf_counter()
         self._tone_known = start is not None
         n = len(images)
-        code = FaceCode.zeros(flame, n) if start is None else start.clone()
+        code = FaceCode.zeros(flame, n) if start is None else start.detach().clone()
+        if len(code) != n:
+            raise ValueError(f"start has {len(code)} rows for {n} photographs.")
+        if code.pose[:, NECK].any():
+            code.pose = folded(code.pose)  # only the root is fitted
         guess = code.clone()
         guess.pose[:, ROOT], guess.camera = first_pose(flame, points, self.size)
         # a start may be a poor one: then the landmarks alone know better how the head is turned

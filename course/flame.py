@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial.transform import Rotation
 from torch import nn
 from torch.autograd.function import once_differentiable
 
@@ -54,6 +55,16 @@ def euler_yaw(rotation):
     """Yaw in degrees (positive: the face turns to the picture's right) of matrices (…, 3, 3)."""
     forward = rotation[..., :, 2]  # where the face's z axis (out of the nose) points
     return torch.rad2deg(torch.atan2(forward[..., 0], forward[..., 2]))
+
+
+def folded(pose):
+    """Poses (N, 15) with the neck's turn put into the root's: a photograph of a face cannot tell
+    them apart."""
+    turn = (rodrigues(pose[:, ROOT]) @ rodrigues(pose[:, NECK])).cpu().double().numpy()
+    pose = pose.clone()
+    pose[:, ROOT] = torch.from_numpy(Rotation.from_matrix(turn).as_rotvec()).to(pose)
+    pose[:, NECK] = 0
+    return pose
 
 
 def head_yaw(pose):
@@ -181,6 +192,10 @@ class FLAME(nn.Module):
         self._buffer("_joint_template", (self.J_regressor @ self.v_template).reshape(1, -1))
         self._buffer("_weights_t", self.lbs_weights.T)
 
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        self._prepare_planes()
+
     def _landmark_buffers(self, model):
         self.has_landmarks = "static_lmk_faces_idx" in model
         if self.has_landmarks:
@@ -241,9 +256,9 @@ class FLAME(nn.Module):
         )
         return posed.transpose(1, 2)
 
-    def joints(self, shape=None, expression=None):
+    def joints(self, shape=None, expression=None, offsets=None):
         """Joints (N, 5, 3) of the unposed head, metres."""
-        return self._joints(self._codes(shape, expression, None)[0])
+        return self._joints(self._codes(shape, expression, None)[0], offsets)
 
     def transforms(self, shape=None, expression=None, pose=None, offsets=None):
         """Each joint's transform [R t] (N, 5, 3, 4) from the unposed to the posed head.
@@ -251,7 +266,9 @@ class FLAME(nn.Module):
         Takes what ``forward`` takes.
         """
         blend, pose = self._codes(shape, expression, pose)
-        return self._chain(rodrigues(pose.unflatten(1, (5, 3))), self._joints(blend, offsets))
+        joints = self._joints(blend, offsets)
+        rotations = rodrigues(pose.unflatten(1, (5, 3))).expand(len(joints), -1, -1, -1)
+        return self._chain(rotations, joints)
 
     def _joints(self, blend, offsets=None):
         joints = torch.addmm(self._joint_template, blend, self._joint_dirs).unflatten(1, (5, 3))

@@ -98,7 +98,7 @@ class MLPGenerator(nn.Module):
         layers, inputs = [], latent
         for width in (128, 256, 512, 1024):
             layers.append(nn.Linear(inputs, width))
-            if inputs != latent:
+            if len(layers) > 1:
                 layers.append(nn.BatchNorm1d(width))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             inputs = width
@@ -109,10 +109,15 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """The tutorial's: pictures (N, C, size, size) → 512 → 256 → one logit (N, 1)."""
+    """The tutorial's: pictures (N, C, size, size) → 512 → 256 → one logit (N, 1).
+
+    ``norm``: "spectral", or None.
+    """
 
     def __init__(self, size=28, channels=1, norm=None):
         super().__init__()
+        if norm not in ("spectral", None):
+            raise ValueError(f"The mlp discriminator takes spectral norm or none, not {norm!r}.")
         normed = _norm(norm)
         layers, inputs = [], channels * size * size
         for width in (512, 256):

@@ -325,7 +325,8 @@ def _mixed(targets, other, share):
     if isinstance(targets, dict):
         return {k: _mixed(v, other, share) for k, v in targets.items()}
     if isinstance(targets, (tuple, list)):
-        return type(targets)(_mixed(v, other, share) for v in targets)
+        parts = [_mixed(v, other, share) for v in targets]
+        return type(targets)(*parts) if hasattr(targets, "_fields") else type(targets)(parts)
     if dataclasses.is_dataclass(targets):
         names = [field.name for field in dataclasses.fields(targets)]
         parts = {name: _mixed(getattr(targets, name), other, share) for name in names}

@@ -196,8 +196,10 @@ class Minimizer:
         """The x where the gradient's norm is under ``zeta``; the path to it is kept (``get_path``).
 
         Raises NotConverged after ``maxIter`` steps or at the first number that is not finite, and
-        ValueError where _grad's answer is not of x's shape.
+        ValueError where _grad's answer is not of x's shape, or maxIter negative.
         """
+        if maxIter < 0:
+            raise ValueError(f"maxIter is {maxIter}; it starts at 0.")
         x = self._seed.copy()
         m, v = np.zeros_like(x), np.zeros_like(x)
         self._x, self._J = array("d"), array("d")

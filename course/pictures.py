@@ -120,13 +120,19 @@ def _scans(data):
     return count
 
 
+def _white(brightest, floats):
+    """What stands for white where a file does not say: of floats 1, of cameras 12 or 16 bits."""
+    usual = (*((1,) if floats else ()), 255, 4095, 65535)
+    return next((top for top in usual if brightest <= top), brightest)
+
+
 def _to_rgb(picture):
     """(H, W, 3) uint8, a band of rows at a time: whole pictures of other kinds take memory."""
     picture.load()
     with contextlib.suppress(Exception):  # a broken EXIF block is no reason to refuse
         ImageOps.exif_transpose(picture, in_place=True)
     deep = picture.mode.startswith("I") or picture.mode == "F"
-    top = 65535.0 if deep and picture.getextrema()[1] > 255 else 255.0
+    top = _white(picture.getextrema()[1], picture.mode == "F") if deep else 255
     clear = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
     out = np.empty((picture.height, picture.width, 3), np.uint8)
     for row in range(0, picture.height, BAND):

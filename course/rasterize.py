@@ -185,6 +185,8 @@ def check_mesh(vertices, faces, within=None):
         raise ValueError(f"vertices have shape {tuple(vertices.shape)}; (N, V, 3) is needed.")
     if faces.ndim != 2 or faces.shape[-1] != 3:
         raise ValueError(f"faces have shape {tuple(faces.shape)}; (F, 3) is needed.")
+    if len(vertices) == 0:
+        raise ValueError("There is no head to draw: the batch is empty.")
     if vertices.numel() == 0 or faces.numel() == 0:
         raise ValueError("The mesh is empty: it needs at least one vertex and one triangle.")
     if within != vertices.shape[1]:

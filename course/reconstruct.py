@@ -47,7 +47,7 @@ def add_arguments(parser):
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
-                        help="leave out faces whose folder is there already")  # fmt: skip
+                        help="leave out what has its folder already")  # fmt: skip
     saving_arguments(parser)
 
 
@@ -92,24 +92,24 @@ def saving_arguments(parser):
 
 def run(args):
     """Reconstruct every input; exit code 0, or 2 when a picture could not be used."""
-    started = time.perf_counter()
     device = resolve_device(args.device)
+    films, pictures = film_mode().divide(args.inputpath, args.film)
+    if args.resume:
+        films = missing(films, args, "films")
+        pictures = missing(pictures, args, "faces", args.same_person)
     flame = FLAME.load(device=device)
     Renderer(flame, 16, args.rasterizer_type)  # a rasterizer that is not there fails here, early
     model = load_encoder(args, flame)
     branch = DetailModel.load(flame, device=device) if args.detail else None
-    films = [path for path in args.inputpath or [] if film_mode().film_of(path, args.film)]
-    for path in films:
-        film_mode().run(args, path, flame, model, branch)
-    if films:
-        args.inputpath = [path for path in args.inputpath if path not in films]
-        if not args.inputpath:
-            return 0
-    jobs = collect(args.inputpath)
-    if args.resume:
-        jobs = missing(jobs, args)
-    loaded, failed = [], 0
-    for name, source in jobs:
+    failed = 0
+    for name, path in films:
+        try:
+            film_mode().run(args, name, path, flame, model, branch)
+        except ValueError as error:
+            print(f"{name}: {error}")
+            failed += 1
+    started, loaded = time.perf_counter(), []
+    for name, source in pictures:
         try:
             image = source() if callable(source) else photo.read(source)
             found = photo.detect(image, args.face - 1, args.detector)
@@ -190,7 +190,10 @@ def explain(images, detections, flame, model, args):
 
 
 def collect(paths):
-    """[(name, path or function that gives the picture)], names unique. Raises ValueError."""
+    """[(name, path or function that gives the picture)], names unique. Raises ValueError.
+
+    Nothing stands for the sample photograph.
+    """
     if not paths:
         return [("astronaut", sample_photo)]
     files = []
@@ -204,20 +207,27 @@ def collect(paths):
             files.append(path)
         else:
             raise ValueError(f"There is no picture or folder {path}.")
+    return unique([(path.stem, path) for path in files])
+
+
+def unique(found):
+    """[(name, path)] with names that differ: a second ``me`` becomes ``me_2``."""
     names = {}
-    for path in files:
-        name, count = path.stem, 2
+    for wish, path in found:
+        name, count = wish, 2
         while name in names:
-            name, count = f"{path.stem}_{count}", count + 1
+            name, count = f"{wish}_{count}", count + 1
         names[name] = path
     return list(names.items())
 
 
-def missing(jobs, args):
-    """Those of ``collect``'s pictures that have no folder yet; of one person's, all or none."""
-    left = [job for job in jobs if not (args.savefolder / job[0]).is_dir()]
-    left = jobs if args.same_person and left else left
-    print(f"{len(jobs) - len(left)} of {len(jobs)} faces are there already")
+def missing(jobs, args, what="faces", together=False):
+    """Those of the (name, source) that have no face in their folder yet; ``together``: if one has
+    none, all."""
+    left = [job for job in jobs if not (args.savefolder / job[0] / "code.json").is_file()]
+    left = jobs if together and left else left
+    if jobs:
+        print(f"{len(jobs) - len(left)} of {len(jobs)} {what} are there already")
     return left
 
 
@@ -309,7 +319,8 @@ def _save_points(path, points, decimals=2):
 @torch.no_grad()
 def depth_picture(flame, result, n, backend="auto"):
     """(H, W) uint16: white is near, black is empty."""
-    depth = Renderer(flame, result.images.shape[-1], backend).render(result.codes[n]).depth[0, 0]
+    renderer = Renderer(flame, result.images.shape[-1], backend)
+    depth = renderer(result.seen[n : n + 1], result.codes[n].camera).depth[0, 0]
     seen = depth > 0
     low, high = depth[seen].min(), depth[seen].max()
     near = torch.where(seen, (high - depth) / (high - low + 1e-9), -1.0)

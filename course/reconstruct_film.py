@@ -8,7 +8,7 @@ from tqdm import tqdm
 from course import export, film, gltf, metrics
 from course.actor import Stage, read_film
 from course.files import any_path, quiet, whole_folder, write_text
-from course.reconstruct import depth_picture, sheet
+from course.reconstruct import collect, depth_picture, sheet, unique
 
 PANEL = 256  # pixels a side of each picture in the film
 NO_MAPS = ("of a film, wrinkles are in its frames; displacement and normal maps are written for "
@@ -97,7 +97,22 @@ def _save_pictures(args, folder, name, actor, flame, branch):
         film.save_all(folder / f"{name}.gif", frames, actor.fps)
 
 
-def run(args, path, flame, model, branch):
+def divide(paths, folders):
+    """Films and pictures among ``paths``, each [(name, path)] with names of its own: a film's ends
+    in ``_film``, because telephones give a photograph and its film one name.
+
+    Raises ValueError for what is not there.
+    """
+    films = [path for path in map(any_path, paths or []) if film_of(path, folders)]
+    for path in films:
+        if not path.exists():
+            raise ValueError(f"There is no film {path}.")
+    pictures = [path for path in paths or [] if any_path(path) not in films]
+    pictures = [] if films and not pictures else collect(pictures)
+    named = unique([*pictures, *((f"{path.stem}_film", path) for path in films)])
+    return named[len(pictures) :], pictures
+
+
+def run(args, name, path, flame, model, branch):
     """Reconstruct one film."""
-    path = any_path(path)
-    save(args, path.stem, read_film(path.stem, path, flame, model, args, branch), flame, branch)
+    save(args, name, read_film(name, path, flame, model, args, branch), flame, branch)

@@ -141,21 +141,20 @@ def timeline(keys, times, kind="smooth"):
 def retarget(curve, face, rest=None, gain=1.0):
     """Play expression, jaw and turns of ``curve`` (K frames) on ``face`` (1 row).
 
-    Without ``rest`` the curve's codes themselves are played. With ``rest``, a frame of the curve's
-    person at rest, what is played is the change from there, times ``gain``, on top of how ``face``
-    looks: codes that are part of a person, not of an expression, stay with that person.
+    Without ``rest`` the curve's codes themselves are played, times ``gain``. With ``rest``, a frame
+    of the curve's person at rest, what is played is the change from there, times ``gain``, on top
+    of how ``face`` looks: codes that are part of a person, not of an expression, stay with that
+    person.
     """
     played = transfer(face, curve, head=True, gaze=True)
-    if rest is None and gain == 1:
-        return played
-    still = rest if rest is not None else curve.replace(expression=0 * curve.expression,
-                                                        pose=0 * curve.pose)[:1]  # fmt: skip
-    expression = face.expression + gain * (curve.expression - still.expression)
+    if rest is None:
+        return played.replace(expression=gain * played.expression, pose=gain * played.pose)
+    expression = face.expression + gain * (curve.expression - rest.expression)
     joints = []
     for k in range(0, 15, 3):
         start, first, now = (
             Rotation.from_rotvec(c.pose[:, k : k + 3].detach().cpu().double().numpy())
-            for c in (face, still, curve)
+            for c in (face, rest, curve)
         )
         change = Rotation.from_rotvec(gain * (now * first.inv()).as_rotvec())
         joints.append(torch.from_numpy((change * start).as_rotvec()).to(face.pose))

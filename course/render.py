@@ -238,6 +238,8 @@ class Renderer(nn.Module):
             pix_to_face, _ = zbuffer(ndc.float(), faces, height, width, cull_backfaces)
 
         colours = albedo if albedo is not None and albedo.ndim == 3 else None
+        if colours is not None and len(colours) < batch:
+            colours = colours.expand(batch, -1, -1).contiguous()
         inputs = [t for t in (vertices, ndc, colours, light) if t is not None]
         compiled = zbuffer.__name__ == "zbuffer_numba"
         compiled = compiled and all(t.dtype == torch.float32 for t in inputs)

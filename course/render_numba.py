@@ -8,6 +8,7 @@ e_0 = x₂y₁ − x₁y₂ (and cyclic), so ∂L/∂e_k = (g_k − Σ g·b)/A.
 import numpy as np
 import torch
 from numba import njit, prange
+from torch.autograd.function import once_differentiable
 
 from course.rasterize import EPSILON, pixel_centres
 from course.rasterize_numba import compiled, run_kernel, threads_for_numba
@@ -127,6 +128,7 @@ class _Interpolate(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, pull):
         saved = ctx.saved_tensors
         jobs = threads_for_numba()
@@ -204,6 +206,7 @@ class _Normals(torch.autograd.Function):
         return unit
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, pull):
         vertices, faces, unit, inverse = ctx.saved_tensors
         out, pull = torch.zeros_like(vertices), pull.clone(memory_format=torch.contiguous_format)
@@ -306,6 +309,7 @@ class _Light(torch.autograd.Function):
         return unit, shading
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, to_unit, to_shading):
         normal, light, picture = ctx.saved_tensors
         jobs = threads_for_numba()
@@ -375,6 +379,7 @@ class _Paint(torch.autograd.Function):
         return image
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, pull):
         (hit,) = ctx.saved_tensors
         behind = ctx.needs_input_grad[0]

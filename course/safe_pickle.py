@@ -124,6 +124,12 @@ def _bytes(content):
     return content.encode("latin1") if isinstance(content, str) else bytes(content)
 
 
+def _byte_array(content=b"", *_):
+    if isinstance(content, int):
+        raise RefusedError(f"the file asks for {content} empty bytes")
+    return bytearray(_bytes(content))
+
+
 def _encode(text, encoding):
     if encoding not in ("latin1", "latin-1"):
         raise RefusedError(f"the file asks for the text encoding {encoding}")
@@ -172,7 +178,7 @@ for _core in ("numpy.core", "numpy._core"):
 for _builtins, _registry in (("builtins", "copyreg"), ("__builtin__", "copy_reg")):
     _KNOWN[_builtins, "set"] = set
     _KNOWN[_builtins, "object"] = object
-    _KNOWN[_builtins, "bytearray"] = bytearray
+    _KNOWN[_builtins, "bytearray"] = _Maker(_byte_array)
     _KNOWN[_registry, "_reconstructor"] = _Maker(_reconstruct_old)
 for _kind, _stand_in in (("csc", SparseColumns), ("csr", SparseRows)):
     for _module in ("scipy.sparse", f"scipy.sparse.{_kind}", f"scipy.sparse._{_kind}"):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from numba import njit, prange
+from torch.autograd.function import once_differentiable
 
 from course.rasterize import EPSILON, MARGIN, pixel_centres
 from course.rasterize_numba import compiled, run_kernel, threads_for_numba
@@ -156,6 +157,7 @@ class SoftSilhouette(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
         corners, total = ctx.saved_tensors
         out = torch.zeros(ctx.setup[-1], *corners.shape)

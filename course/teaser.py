@@ -37,8 +37,9 @@ def add_arguments(parser):
 
 def run(args):
     """Make a teaser of every face; exit code 0, or 2 when a picture could not be used."""
-    if args.size < 32 or not args.fps > 0:
-        raise ValueError("--size needs 32 pixels or more, --fps more than 0.")
+    if args.size < 32 or not film.SLOWEST <= args.fps <= film.FASTEST:
+        raise ValueError("--size needs 32 pixels or more, --fps goes from "
+                         f"{film.SLOWEST:g} to {film.FASTEST:g}.")  # fmt: skip
     films = [path for path in args.exp_path if is_film(path, False)]
     films += [path for path in args.inputpath or [] if film_of(path, False)]
     if films:
@@ -68,13 +69,16 @@ def run(args):
 
 @torch.no_grad()
 def save(args, actor, codes, flame, branch=None):
-    """Write one face's folder, whole or not at all: teaser.gif, .mp4, .webm, .glb, code.json."""
+    """Write one face's folder, whole or not at all: teaser.gif, .mp4, .webm, .glb and .json.
+
+    code.json is what ``reconstruct`` writes into the same folder.
+    """
     target = args.savefolder / actor.name
     with whole_folder(target) as folder:
         frames = draw(actor, codes, flame, args.size, args.rasterizer_type, branch)
         film.save_all(folder / "teaser.gif", frames, args.fps)
         gltf.save_animation(folder / "teaser.glb", flame, codes, actor.colours, args.fps)
-        codes.save(folder / "code.json", head=flame.name)
+        codes.save(folder / "teaser.json", head=flame.name)
     files = ", ".join(sorted(p.name for p in target.iterdir()))
     tqdm.write(f"{actor.name}: {len(codes)} frames; {target}/: {files}")
 

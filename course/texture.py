@@ -116,7 +116,7 @@ def exposed(light, result, colours, flame):
     darker where its bright parts would be burnt out.
 
     A fit knows only the product of skin and lamp: in any other light its texture may look burnt,
-    dark or tinted.
+    dark or tinted. Where the photographs show nothing to trust, ``light`` stays.
     """
     count, size = len(result.images), result.images.shape[-1]
     drawn = Renderer(flame, size)(result.seen, result.codes.camera, colours[None],
@@ -124,7 +124,10 @@ def exposed(light, result, colours, flame):
     seen = result.mask * torch.cat([trust(result, n) for n in range(count)])
     wanted, found = ((seen * picture).sum((0, 2, 3)) for picture in (result.images, drawn))
     gain = (wanted / found.clamp_min(1e-6)).clamp(1 / MOST, MOST)
-    brightest = (drawn * gain[:, None, None]).amax(1)[seen[:, 0] > 0.5].quantile(0.95)
+    shown = (drawn * gain[:, None, None]).amax(1)[seen[:, 0] > 0.5]
+    if not len(shown):  # nothing that can be trusted: no skin, no colours
+        return light
+    brightest = shown.quantile(0.95)
     return light * gain * (WHITE / brightest).clamp_max(1)
 
 

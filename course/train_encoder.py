@@ -25,7 +25,15 @@ from course.camera import project
 from course.encoder import PARTS, FaceModel, start_and_scales
 from course.facecode import FaceCode
 from course.faces import MOUTHS
-from course.files import DATA, any_path, quiet, weights_path, write_report, write_text
+from course.files import (
+    DATA,
+    any_path,
+    check_folder,
+    quiet,
+    weights_path,
+    write_report,
+    write_text,
+)
 from course.flame import FLAME
 from course.losses import IDENTITY, IdentityNet
 from course.optim import running_average
@@ -87,6 +95,15 @@ def add_run_arguments(parser, output, kept):
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
 
 
+def check_run_arguments(args):
+    """Raise ValueError or WriteError for what would fail only after hours of photographs."""
+    if args.begin and not args.begin.is_file():
+        raise ValueError(f"There is no file {args.begin} to begin with.")
+    if args.seed < 0 or args.threads < 0 or not 0 < args.rate < math.inf:
+        raise ValueError("--seed and --threads start at 0, --rate is above 0")
+    check_folder(args.folder)
+
+
 def run(args):
     """Train, write the weights, their report and the curves; exit code 0. Raises ValueError."""
     if args.steps < 1 or args.batch < 2 or args.check < 1:
@@ -95,6 +112,9 @@ def run(args):
         raise ValueError("your own photographs have no 3D truth; add --supervision mixed or weak")
     if args.head_only and not args.begin:
         raise ValueError("a backbone that stays as it is has to have learned; add --begin FILE")
+    if args.hidden < 1:
+        raise ValueError("--hidden starts at 1")
+    check_run_arguments(args)
     args.output = weights_path(args.output, WEIGHTS, args.folder)
     if args.threads:
         torch.set_num_threads(args.threads)

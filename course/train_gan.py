@@ -70,10 +70,17 @@ def add_arguments(parser):
 def run(args):
     """Train, and say where everything lies."""
     least = {"n_epochs": 1, "batch_size": 2, "n_cpu": 1, "latent_dim": 1, "sample_interval": 1,
-             "per_epoch": args.batch_size, "width": 1, "judge_width": 1, "warm_up": 0}  # fmt: skip
+             "per_epoch": args.batch_size, "width": 1, "judge_width": 1, "warm_up": 0,
+             "img_size": 4, "count": 1, "lr": 0, "r1": 0, "anchor": 0, "augment": 0,
+             "b1": 0, "b2": 0}  # fmt: skip
     for name, low in least.items():
-        if getattr(args, name) is not None and getattr(args, name) < low:
-            raise ValueError(f"--{name} is at least {low}, not {getattr(args, name)}.")
+        given = getattr(args, name)
+        if given is not None and not low <= given < math.inf:
+            finite = " and finite" if isinstance(given, float) else ""
+            raise ValueError(f"--{name} is at least {low}{finite}, not {given}.")
+    for name in ("b1", "b2"):
+        if getattr(args, name) >= 1:
+            raise ValueError(f"--{name} is below 1, not {getattr(args, name)}.")
     threads = torch.get_num_threads()
     torch.set_num_threads(args.n_cpu)
     try:

@@ -18,7 +18,15 @@ from course.facecode import resolve_device
 from course.files import any_path, quiet, weights_path, write_report
 from course.losses import IDENTITY, IdentityNet, contrast
 from course.optim import running_average
-from course.train_encoder import WEIGHTS, Batches, add_run_arguments, chosen, linear_map, rate
+from course.train_encoder import (
+    WEIGHTS,
+    Batches,
+    add_run_arguments,
+    check_run_arguments,
+    chosen,
+    linear_map,
+    rate,
+)
 
 CHECKED = 480  # photographs, two a person, that are set aside; at most 1/8
 BEGUN = 6000  # photographs that the first, linear map is made from
@@ -41,6 +49,7 @@ def run(args):
     aside = min(CHECKED, args.photos // 16 * 2)
     if args.steps < 1 or args.batch < 4 or args.photos - aside < args.batch:
         raise ValueError("at least one step, four photographs a step and as many to choose from")
+    check_run_arguments(args)
     checkpoint = args.folder / CHECKPOINT
     if checkpoint.is_file() and not args.resume:
         raise ValueError(f"{checkpoint} is there from an earlier run; add --resume to go on, or "

@@ -19,6 +19,7 @@ from course.reconstruct import (
     save_images,
     saving_arguments,
     sheet,
+    unique,
 )
 from course.reconstruct_film import NO_MAPS, save_frames
 from course.render import Renderer
@@ -74,7 +75,7 @@ def expressions(paths, clip=False):
 
     Raises ValueError for what is not there.
     """
-    found, names = [], {}
+    found = []
     for path in paths:
         if path.suffix.lower() != ".json" and not is_film(path, clip):
             found += collect([path])
@@ -82,12 +83,7 @@ def expressions(paths, clip=False):
             found.append((path.parent.name if path.name == "code.json" else path.stem, path))
         else:
             raise ValueError(f"There is no file or folder {path}.")
-    for name, path in found:
-        label, count = name, 2
-        while label in names:
-            label, count = f"{name}_{count}", count + 1
-        names[label] = path
-    return list(names.items())
+    return unique(found)
 
 
 def is_film(path, clip=True):
@@ -98,7 +94,7 @@ def is_film(path, clip=True):
 def read_expression(name, source, flame, model, args):
     """A FaceCode of one row or of a film's frames, and the actor whose they are, if known."""
     if source.suffix.lower() == ".json":
-        return FaceCode.load(source, flame.v_template.device), None
+        return FaceCode.load(source, flame.v_template.device, flame.name), None
     lender = (read_film if is_film(source) else read_picture)(name, source, flame, model, args)
     return lender.codes, lender
 

@@ -1,5 +1,7 @@
 """Albums: codes, points and crops agree with each other, and shards are made once."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from course.camera import project
 from course.facecode import FaceCode
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
-from course.photo import crop_around
+from course.flame import folded
+from course.photo import Crop, crop_around
+from course.render import Renderer
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +97,7 @@ def test_surface_points_are_spread_over_the_face(flame):
 def test_folding_the_neck_keeps_the_faces_turn(flame):
     pose = torch.zeros(2, 15)
     pose[:, :6] = torch.randn(2, 6, generator=torch.Generator().manual_seed(0)) * 0.3
-    straight = albums.folded(pose)
+    straight = folded(pose)
     assert not straight[:, 3:6].any()
     a, b = (flame.landmarks(flame(pose=p), straight) for p in (pose, straight))
     gap = (a - a.mean(1, keepdim=True)) - (b - b.mean(1, keepdim=True))
@@ -129,8 +133,6 @@ def test_seen_in_and_back(flame, album):
 
 
 def test_light_explains_the_picture(flame, album):
-    from course.render import Renderer
-
     picture = torch.from_numpy(album.pictures).permute(0, 3, 1, 2).float() / 255
     renderer = Renderer(flame, albums.SIZE)
     plain = album.code.replace(light=FaceCode.zeros(flame, 8).light)
@@ -157,3 +159,20 @@ def test_shards_are_made_once_and_numbered_through(tmp_path, monkeypatch, maker)
     assert np.array_equal(album.image(5), again["images"][1])
     with pytest.raises(ValueError, match="3 a person"):
         albums.make(tmp_path, 6, 3)
+
+
+@pytest.mark.parametrize("degrees", [10, 60])
+def test_a_turned_crop_turns_the_lamps(flame, degrees):
+    """Drawn with the code as seen in it, the head looks as the crop of its picture does."""
+    generator = torch.Generator().manual_seed(0)
+    code = FaceCode.zeros(flame).replace(camera=torch.tensor([flame.default_camera]))
+    code.camera[:, 0] *= 0.6
+    code.light[:] = 0.3 * torch.randn(1, 9, 3, generator=generator)
+    code.light[:, 0] = 3.0
+    picture = Renderer(flame, 256).render(code, supersample=2).image
+    photo = (255 * picture[0].permute(1, 2, 0)).round().byte().numpy()
+    crop = Crop(np.array([128.0, 128.0]), 200.0, math.radians(degrees), albums.CROP)
+    seen = albums.seen_in(code, crop.matrix[None], 256, flame)
+    drawn = Renderer(flame, albums.CROP).render(seen)
+    gap = (drawn.image[0] - crop.apply(photo)).abs().mean(0)[drawn.mask[0, 0] > 0.5]
+    assert gap.mean() < 0.01

@@ -278,3 +278,22 @@ def test_offsets_move_the_head_before_it_is_posed(flame):
     offsets = torch.einsum("vck,nk->nvc", flame.shapedirs, code.shape)
     assert torch.allclose(flame(None, code.expression, pose, offsets),
                           flame(code.shape, code.expression, pose), atol=1e-5)  # fmt: skip
+
+
+def test_the_adaptive_head_gives_as_many_heads_as_codes(flame, asm):
+    """Of one face expanded to many rows too; its joints move with its bones."""
+    head = AdaptiveHead(flame, asm, MOTION)
+    shape = 0.5 * torch.randn(1, head.n_shape, generator=torch.Generator().manual_seed(0))
+    expression, pose = torch.zeros(1, flame.n_expression), torch.zeros(1, 15)
+    for rows in (shape.expand(3, -1), shape.repeat(3, 1)):
+        assert torch.allclose(
+            head(rows, expression, pose), head(shape).expand(3, -1, -1), atol=1e-6
+        )
+    rest = head(shape)
+    assert torch.allclose(head.joints(shape), flame.J_regressor @ rest, atol=1e-6)
+    pose[:, 6] = 0.4
+    turned = head.transforms(shape, pose=pose)
+    points = torch.einsum("njab,nvb->njva", turned[..., :3], rest) + turned[..., None, :, 3]
+    skinned = torch.einsum("vj,njva->nva", flame.lbs_weights, points)
+    correctives = head(shape, pose=pose) - skinned
+    assert correctives.norm(dim=-1).max() < 0.02

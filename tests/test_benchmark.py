@@ -78,3 +78,9 @@ def test_quick_and_threads_are_left_as_they_were(tmp_path, capsys, monkeypatch):
         both = case["pytorch3d"] and case["numba"]
         assert case["numba_ratio"] == (case["pytorch3d"] / case["numba"] if both else None)
     assert (report["agreement_with_pytorch3d"] is None) == (report["versions"]["pytorch3d"] is None)
+
+
+@pytest.mark.parametrize("given", [["--threads", "5000"], ["--sizes", "1000000"]])
+def test_more_than_any_machine_has(given, capsys):
+    assert main(["benchmark", *given]) == 2
+    assert "from 1 to" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 import importlib.metadata
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import stand_in
@@ -13,6 +16,15 @@ def test_here_the_course_can_run(capsys):
     text = capsys.readouterr().out
     for name in ("Python", "torch", "device", "pytorch3d", "face-alignment", "head", "memory"):
         assert name in text
+
+
+def test_a_console_that_lacks_signs():
+    """What Windows gives ``doctor > report.txt`` knows no arrow, and no Chinese."""
+    done = subprocess.run([sys.executable, "-m", "course", "doctor"], capture_output=True,
+                          text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Python" in done.stdout
+    assert "charmap" not in done.stderr
 
 
 def test_a_missing_package_has_a_remedy(monkeypatch, capsys):
@@ -73,3 +85,11 @@ def test_a_head_that_the_networks_were_not_made_for(monkeypatch, tmp_path):
         assert "but made for another head than other" in rows[name].found
         assert means in rows[name].found
     assert rows["landmarks"].state == rows["identity"].state == "ok"
+
+
+def test_a_head_that_is_not_there_is_not_built(monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_FLAME", "/nope")
+    assert main(["doctor"]) == 1
+    (row,) = [row for row in doctor.examine() if row.name == "head"]
+    assert "/nope" in capsys.readouterr().out
+    assert "unset COURSE_FLAME" in row.remedy

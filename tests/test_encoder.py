@@ -247,6 +247,7 @@ def test_decas_checkpoint(tmp_path, flame):
     path = tmp_path / "deca_model.tar"
     state = deca_file(path)
     model = FaceModel.from_deca(path, device="cpu")
+    assert model.config["crop"] == pytest.approx([224, 1.375])
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         code = model(x)

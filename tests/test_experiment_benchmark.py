@@ -98,3 +98,10 @@ def test_what_ships_is_not_overwritten_by_less(people, tmp_path, monkeypatch):
         benchmark.report(WEIGHTS, people, folder=tmp_path, members=members)
     ours, shipped = tmp_path / "benchmark.csv", experiments.RESULTS / "benchmark.csv"
     assert written == [ours, shipped if people == benchmark.PEOPLE else ours]
+
+
+def test_what_is_missing_is_told_before_the_photographs(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "make", lambda *_: pytest.fail("photographs were made"))
+    for encoder, members in (("nope.pt", ()), (WEIGHTS, ("nope.pt", "no.pt"))):
+        with pytest.raises(FileNotFoundError, match=r"nope\.pt is missing"):
+            benchmark.measure(tmp_path, encoder, 1, members=members)

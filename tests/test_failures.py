@@ -433,3 +433,28 @@ def test_windows_paths_in_arguments(tmp_path, monkeypatch):
     assert main([*GAN, "--images", "out\\images", "--save", ".\\out\\my save"]) == 0
     assert (tmp_path / "out" / "my save" / "generator.pt").is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a\\b.png", "out"]
+
+
+def test_a_sound_checkpoint_is_never_called_damaged(tmp_path):
+    """Who deletes it as told loses days."""
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(FileNotFoundError), files.checkpoint(path):
+        pass
+    torch.save({}, path)
+    for problem in (torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()):
+        with pytest.raises(type(problem)), files.checkpoint(path):
+            raise problem
+
+
+def test_a_pickle_does_not_ask_for_memory(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02cbuiltins\nbytearray\nJ\x00\x84\xd7\x17\x85R.")
+    with pytest.raises(ValueError, match="empty bytes"):
+        safe_pickle.load(tmp_path / "a.pkl")
+
+
+def test_a_folder_is_tried_before_long_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(files.WriteError, match="cannot be written"):
+        files.check_folder(tmp_path / "file" / "folder")
+    files.check_folder(tmp_path / "new" / "folder")
+    assert not list((tmp_path / "new" / "folder").iterdir())

@@ -92,3 +92,50 @@ def test_what_is_refused(tmp_path, monkeypatch):
         film.save(tmp_path / "b.mp4", moving())
     assert film.save_all(tmp_path / "b.gif", moving()) == [tmp_path / "b.gif"]
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("fps", [1e-9, 60.0, 1e9])
+def test_a_gif_has_a_pause_that_players_keep(fps, tmp_path):
+    film.save(tmp_path / "a.gif", moving(), fps)
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert 20 <= picture.info["duration"] <= 655_350
+
+
+def test_a_gif_is_seen_for_as_long_as_it_says(tmp_path):
+    """Pillow writes frames that are alike as one, with a longer pause."""
+    walk = moving()
+    film.save(tmp_path / "a.GIF", [walk[0]] * 5 + list(walk[1:]), 20)
+    frames, fps = film.read(tmp_path / "a.GIF")
+    assert (len(frames), fps) == (10, 20)
+    where = [square(picture) for _, picture in frames]
+    assert where[:5] == [where[0]] * 5
+    assert where[4:] == sorted(set(where[4:]))
+    assert [name for name, _ in film.read(tmp_path / "a.GIF", 4)[0]] == ["0000", "0004", "0008"]
+
+
+def test_what_is_no_gif_is_not_opened(tmp_path):
+    (tmp_path / "e.gif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n")
+    with pytest.raises(ValueError, match="not a film that can be read"):
+        film.read(tmp_path / "e.gif")
+
+
+def test_names_as_people_write_them(tmp_path):
+    film.save(tmp_path / "A.MP4", moving())
+    (tmp_path / "frames").mkdir()
+    for k, name in enumerate(("frame²1", "frame²2")):
+        iio.imwrite(tmp_path / "frames" / f"{name}.png", moving()[k])
+    assert [name for name, _ in film.read(tmp_path / "frames")[0]] == ["frame²1", "frame²2"]
+
+
+def test_gifs_are_as_fast_as_asked(tmp_path):
+    for fps, kept in ((24.0, 1), (60.0, 2)):
+        film.save(tmp_path / "a.gif", moving(), fps)
+        frames, found = film.read(tmp_path / "a.gif")
+        assert len(frames) == 6 / kept
+        assert found == pytest.approx(fps / kept, rel=0.06)  # hundredths of a second
+
+
+def test_frames_of_two_sizes(tmp_path):
+    with pytest.raises(ValueError, match="not all of one size"):
+        film.save(tmp_path / "a.mp4", [*moving(2), *moving(2, 24)])
+    assert not list(tmp_path.iterdir())

@@ -179,6 +179,16 @@ def test_a_lamp_shows_the_face_as_bright_as_photographed(flame, one):
     assert torch.allclose(light, result.codes.light, rtol=0.15)  # the texture is the photograph's
 
 
+def test_a_photograph_that_shows_nothing_leaves_the_lamp_alone(flame, one):
+    _, result = one
+    blue = torch.zeros_like(result.images)
+    blue[:, 2] = 1
+    nothing = dataclasses.replace(result, images=blue)
+    light = result.codes.light[:1]
+    colours = torch.full((3, 256, 256), 0.5)
+    assert torch.equal(texture.exposed(light, nothing, colours, flame), light)
+
+
 def test_what_is_not_skin_is_not_trusted(one):
     """A blue patch is not; bare skin where the model has a brow is."""
     _, result = one

@@ -346,3 +346,19 @@ def test_gradient_of_the_contour_reaches_the_vertices(flame):
     vertices = flame().requires_grad_()
     flame.landmarks(vertices, yaw_pose(20))[:, :17].sum().backward()
     assert vertices.grad.sum(1)[0] == pytest.approx([17.0] * 3, abs=1e-4)
+
+
+def test_other_numbers_of_the_same_head(flame):
+    """What is loaded into a head is what it then gives; offsets count in its joints, row by row."""
+    moved = {name: tensor.clone() for name, tensor in flame.state_dict().items()}
+    moved["v_template"] += 1.0
+    head = FLAME.load(device="cpu")
+    head.load_state_dict(moved)
+    assert torch.allclose(head(), flame() + 1.0, atol=1e-5)
+
+    offsets = 0.01 * torch.randn(
+        3, *flame.v_template.shape, generator=torch.Generator().manual_seed(0)
+    )
+    pose = yaw_pose(20)
+    many = flame.transforms(pose=pose, offsets=offsets)
+    assert torch.allclose(many[1:2], flame.transforms(pose=pose, offsets=offsets[1:2]), atol=1e-6)

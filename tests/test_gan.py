@@ -191,3 +191,10 @@ def test_both_players_losses_reach_their_own_weights():
     assert all(p.grad is None for p in generator.parameters())
     gan.generator_loss(judge(fake), "hinge").backward()
     assert all(p.grad.abs().sum() > 0 for p in generator.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("latent", [100, 128, 512])
+def test_the_tutorials_generator_normalises_three_layers(latent):
+    layers = gan.MLPGenerator(latent).layers
+    assert sum(isinstance(layer, nn.BatchNorm1d) for layer in layers) == 3
+    assert not isinstance(layers[1], nn.BatchNorm1d)

@@ -1,5 +1,6 @@
 import itertools
 import time
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -200,3 +201,14 @@ def test_is_quick():
         augment(images, seeded(k), out=images)
         times.append(time.process_time() - start)
     assert min(times) < 0.03
+
+
+def test_named_targets_stay_named():
+    class Targets(NamedTuple):
+        code: torch.Tensor
+        extra: tuple
+
+    targets = Targets(torch.eye(4), (torch.ones(4, 2),))
+    found = gridmask.Mixup()(torch.rand(4, 3, 8, 8), torch.Generator().manual_seed(0), targets)
+    assert isinstance(found.targets, Targets)
+    assert torch.allclose(found.targets.extra[0], torch.ones(4, 2))

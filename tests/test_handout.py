@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 
 import nbformat
 import numpy as np
@@ -239,3 +240,17 @@ def test_solutions_are_printed_without_decorators():
         first = handout.source_of(entry)[0]
         assert first.startswith(f"def {entry.function.__name__}("), number
         assert inspect.getsource(entry.function).startswith("@solution")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_half_a_pdf_is_none(tmp_path, monkeypatch):
+    """On a full disk a browser leaves half of one and says that all is well."""
+    (tmp_path / "browser").write_text(
+        '#!/bin/sh\nfor a; do case $a in --print-to-pdf=*) echo "%PDF-1.4" > "${a#*=}"; esac; done'
+    )
+    (tmp_path / "browser").chmod(0o755)
+    monkeypatch.setattr(pdf, "browser", lambda: str(tmp_path / "browser"))
+    (tmp_path / "deck.pdf").write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"could not print the page; write deck\.html instead"):
+        pdf.save("<p>x", tmp_path / "deck.pdf")
+    assert (tmp_path / "deck.pdf").read_bytes() == b"old"

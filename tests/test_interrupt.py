@@ -217,8 +217,10 @@ def test_fitting(tmp_path):
     reconstruct.add_arguments(parser)
     args = parser.parse_args(["-s", str(out), "--resume"])
     assert [name for name, _ in reconstruct.missing(jobs, args)] == ["b"]
-    args.same_person = True
-    assert len(reconstruct.missing(jobs, args)) == 2
+    assert len(reconstruct.missing(jobs, args, together=True)) == 2
+    (out / "b").mkdir()
+    (out / "b" / "teaser.gif").touch()  # a teaser's folder has no face in it
+    assert [name for name, _ in reconstruct.missing(jobs, args)] == ["b"]
 
 
 def test_a_teaser(tmp_path, monkeypatch, capsys):

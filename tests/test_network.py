@@ -77,6 +77,8 @@ def test_who_answers(silent, monkeypatch, clock):
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("http_proxy", silent)  # a proxy is asked in the server's place
     assert network.answers("http://192.0.2.1/")
+    monkeypatch.setenv("http_proxy", "http://proxy:port")
+    assert not network.answers(silent)
     monkeypatch.setenv("http_proxy", nobody)
     assert not network.answers(silent)
     assert clock() < LIMIT

@@ -132,3 +132,10 @@ def test_without_a_network_it_does_not_begin(tmp_path, monkeypatch):
     with pytest.raises(ConnectionError, match=r"wheels .* does not answer; connect"):
         make(tmp_path / "stick")
     assert not (tmp_path / "stick").exists()
+
+
+@pytest.mark.parametrize("version", ["abc", "2.7", "3.12.4"])
+def test_versions_are_3_point_something(version, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["offline", str(tmp_path / "stick"), "--python", version])
+    assert f"a version as in 3.12, not {version}" in capsys.readouterr().err

@@ -200,3 +200,11 @@ def test_a_crop_puts_pixels_where_it_says():
     rows, columns = np.mgrid[:200, :200] + 0.5
     middle = [(picture * columns).sum() / picture.sum(), (picture * rows).sum() / picture.sum()]
     assert np.allclose(middle, crop.to_crop([62, 122]), atol=0.1)
+
+
+@pytest.mark.parametrize(("top", "kind"), [(4095, np.uint16), (65535, np.uint16), (1, np.float32)])
+def test_white_of_other_depths(top, kind):
+    """Cameras write 12 bits into 16; NumPy's pictures go from 0 to 1."""
+    values = (GRADIENT[..., 0] / 255 * top).astype(kind)
+    read = photo.read(encoded(Image.fromarray(values), "TIFF"))
+    assert np.abs(read[..., 0].astype(int) - GRADIENT[..., 0]).max() <= 1

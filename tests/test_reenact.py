@@ -149,3 +149,13 @@ def test_smooth():
     strength = (20 / (2 * math.pi)) ** 4  # … is halved by the strength that belongs to it
     middle = reenact.smooth(wave, strength)[100:300]
     assert middle.abs().max() == pytest.approx(0.5, abs=0.02)
+
+
+def test_retarget_without_rest_is_in_proportion_to_gain(people):
+    curve = people
+    pose = 0.3 * torch.ones_like(curve.pose)
+    curve = curve.replace(pose=pose)
+    for gain in (1.0, 1.001, 0.5):
+        played = reenact.retarget(curve, people[1], gain=gain)
+        assert torch.allclose(played.expression, gain * curve.expression)
+        assert torch.allclose(played.pose, gain * pose)

@@ -332,3 +332,28 @@ def test_a_gpu_draws_the_same(flame):
     assert same.float().mean() > 0.999
     assert ((on_gpu.image.cpu() - on_cpu.image) * same).abs().max() < 1e-3
     assert (on_gpu.alpha.cpu() - on_cpu.alpha).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("backend", ["torch", "numba"])
+def test_one_row_of_vertex_colours_for_many_heads(flame, backend):
+    pytest.importorskip(backend)
+    code = FaceCode.zeros(flame, 2)
+    code = code.replace(camera=torch.tensor([flame.default_camera]).expand(2, -1))
+    vertices, skin = flame(code.shape), torch.rand(1, len(flame.v_template), 3)
+    renderer = Renderer(flame, np.int64(32), backend)
+    once = renderer(vertices, code.camera, skin).image
+    assert torch.equal(once, renderer(vertices, code.camera, skin.expand(2, -1, -1)).image)
+    assert len(code[np.int64(1)]) == 1
+    with pytest.raises(ValueError, match="the batch is empty"):
+        renderer(vertices[:0], code.camera[:0], skin)
+
+
+def test_no_second_derivatives_in_silence(flame):
+    """The compiled path has none, and says so; numbers that vanish in silence would be wrong."""
+    pytest.importorskip("numba")
+    vertices = flame().detach().requires_grad_()
+    camera = torch.tensor([flame.default_camera])
+    image = Renderer(flame, 32, "numba")(vertices, camera, None, torch.ones(1, 9, 3)).image
+    (first,) = torch.autograd.grad(image.square().sum(), vertices, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()

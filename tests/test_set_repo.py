@@ -52,6 +52,9 @@ def test_refuses_other_addresses(copy):
         "https://example.com/a/b",
         "https://github.com/a",
         "https://github.com/a/b/c",
+        "github.com/me",
+        "./..",
+        "me/..",
     ):
         with pytest.raises(ValueError, match="is not of the form"):
             set_repo.run(SimpleNamespace(url=url), copy)

@@ -112,7 +112,8 @@ def test_early_stop_keeps_the_best(folder, monkeypatch):
 
 @pytest.mark.parametrize("more", [
     ("--steps", 0), ("--batch", 40), ("--own", "."),
-    ("--supervision", "weak", "--own", "nowhere"),
+    ("--supervision", "weak", "--own", "nowhere"), ("--begin", "nope.pt"), ("--rate", "nan"),
+    ("--threads", -1), ("--hidden", 0), ("--seed", -1),
 ])  # fmt: skip
 def test_bad_settings_get_a_sentence(folder, more, capsys):
     assert main(arguments(folder, *more)) == 2

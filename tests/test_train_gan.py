@@ -165,6 +165,13 @@ def test_the_discriminator_learns_to_tell(tmp_path):
     (("--network", "dcgan", "--img_size", "30"), "4 to 7 pixels"),
     (("--channels", "2"), "1 channel"),
     (("--ema", "1.5"), "decay"),
+    (("--img_size", "0"), "--img_size is at least 4"),
+    (("--count", "-1"), "--count is at least 1"),
+    (("--r1", "nan"), "--r1 is at least 0 and finite, not nan"),
+    (("--lr", "inf"), "--lr is at least 0 and finite, not inf"),
+    (("--b2", "1"), "--b2 is below 1"),
+    (("--norm", "batch"), "takes spectral norm or none, not 'batch'"),
+    (("--latent_dim", "99999999999"), "There is not enough memory for that"),
 ])  # fmt: skip
 def test_bad_flags_are_one_sentence(tmp_path, capsys, given, words):
     assert main(small(tmp_path, *given)) == 2

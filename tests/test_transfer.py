@@ -128,7 +128,8 @@ def test_a_film_with_every_file_and_one_without_pictures(folder, tmp_path, flame
 
 
 def test_depth_is_drawn_by_the_rasterizer_that_was_asked_for(flame):
-    seen = SimpleNamespace(images=torch.zeros(1, 3, 32, 32), codes=FaceCode.zeros(flame))
+    seen = SimpleNamespace(images=torch.zeros(1, 3, 32, 32), codes=FaceCode.zeros(flame),
+                           seen=flame())  # fmt: skip
     depth = reconstruct.depth_picture(flame, seen, 0, "torch")
     assert depth.shape == (32, 32)
     with pytest.raises(ValueError, match="none"):
@@ -145,8 +146,8 @@ def teased(folder):
 
 
 def test_teaser(folder, teased):
-    assert {"teaser.gif", "teaser.glb", "code.json"} <= {p.name for p in teased.iterdir()}
-    codes = FaceCode.load(teased / "code.json", "cpu")
+    assert {"teaser.gif", "teaser.glb", "teaser.json"} <= {p.name for p in teased.iterdir()}
+    codes = FaceCode.load(teased / "teaser.json", "cpu")
     grins = FaceCode.load(folder / "grin" / "code.json", "cpu")
     assert len(codes) == len(reenact.teaser(codes[0], [grins, grins]))
     frames = iio.imread(teased / "teaser.gif")
@@ -173,12 +174,21 @@ def test_khronos_accepts_what_they_write(made, teased):
         (["teaser", "-e", "/no/such.mp4"], "is a film; transfer plays films"),
         (["teaser", "-i", "clip.mp4"], "clip.mp4 is a film; transfer plays films"),
         (["teaser", "--size", "8"], "needs 32 pixels"),
+        (["teaser", "--fps", "inf"], "--fps goes from 0.01 to 240"),
+        (["teaser", "--fps", "nan"], "--fps goes from 0.01 to 240"),
+        (["transfer", "-e", "OTHER"], "it belongs to the head FLAME 2020, not to built-in"),
     ],
 )
 def test_bad_arguments(arguments, message, folder, tmp_path, capsys):
     if "pytorch3d" in arguments and "pytorch3d" in available_backends():
         pytest.skip("pytorch3d is installed here")
-    words = {"GRIN": str(folder / "grin" / "code.json"), "WALL": str(folder / "wall.png")}
+    other = folder / "other.json"
+    FaceCode.load(folder / "grin" / "code.json", "cpu").save(other, head="FLAME 2020")
+    words = {
+        "OTHER": str(other),
+        "GRIN": str(folder / "grin" / "code.json"),
+        "WALL": str(folder / "wall.png"),
+    }
     arguments = [words.get(a, a) for a in arguments]
     assert main([*arguments, "-s", str(tmp_path / "out"), *FAST]) == 2
     assert message in capsys.readouterr().err

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from course.files import DATA, any_path, atomic_path, digest, quiet, write_text
+from course.files import DATA, any_path, atomic_path, check_folder, digest, quiet, write_text
 from course.workers import spread
 
 # name: (module, one line of help)
@@ -62,6 +62,9 @@ def add_arguments(parser):
 def run(args):
     if min(args.seeds, args.workers, args.threads) < 1:
         raise ValueError("--seeds, --workers and --threads start at 1.")
+    if args.output and args.output.is_dir():
+        raise ValueError(f"--output names a file, but {args.output} is a folder.")
+    check_folder(args.folder)
     return args.run(args)
 
 

@@ -209,6 +209,8 @@ def measure(folder, encoder, people=PEOPLE, fits=None, workers=1, threads=1, mem
     ``fits`` of the people are fitted, without it all. ``members`` are two more encoders' files:
     with ``encoder`` an ensemble, which needs them.
     """
+    for path in (encoder, *members):  # what is missing is told before the hours of work
+        _encoder(str(path))
     shelf = Path(folder) / f"photographs-{digest(landmarks.WEIGHTS)}"  # with what it sees in them
     make(shelf, people, workers)
     options = {"shelf": str(shelf), "encoder": str(encoder)}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from course import metrics
-from course.albums import FIELDS, folded, seen_in, shaken
+from course.albums import FIELDS, seen_in, shaken
 from course.encode import mirror_rows
 from course.encoder import FaceModel, start_and_scales
 from course.experiments import COMMON, run_grid, write
@@ -22,7 +22,7 @@ from course.facecode import JAW, ROOT, FaceCode
 from course.faces import Photographer, Variety
 from course.faces_camera import background_bank
 from course.files import atomic_path
-from course.flame import FLAME, rodrigues
+from course.flame import FLAME, folded, rodrigues
 from course.gridmask import Cutout, GridMask
 from course.losses import SurfaceMetric
 from course.photo import crop_around

@@ -3,7 +3,9 @@
 It holds the course, every package as a wheel, and ``start.py``, which sets a learner up from them.
 """
 
+import argparse
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -35,13 +37,20 @@ It needs Python {versions} and no network. The first time takes a few minutes.
 """
 
 
+def _version(text):
+    if not re.fullmatch(r"3\.\d+", text):
+        raise argparse.ArgumentTypeError(f"a version as in 3.12, not {text}")
+    return text
+
+
 def add_arguments(parser):
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     parser.add_argument("folder", help="the folder to make, for a USB stick or a shared drive")
     systems = "learners' systems: linux windows macos (default: this one's)"
     parser.add_argument("--platforms", nargs="+", choices=PLATFORMS, metavar="NAME", help=systems)
     versions = f"learners' versions of Python (default: {here})"
-    parser.add_argument("--python", nargs="+", default=[here], metavar="3.X", help=versions)
+    parser.add_argument("--python", nargs="+", default=[here], metavar="3.X", type=_version,
+                        help=versions)  # fmt: skip
 
 
 def requirements(platform, version, lock=ROOT / "requirements.lock"):

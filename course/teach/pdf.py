@@ -52,14 +52,20 @@ def to_pdf(page, output):
     flags = list(FLAGS)
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         flags.append("--no-sandbox")  # Chromium has none for root
-    with tempfile.TemporaryDirectory() as folder, atomic_path(output) as printed:
-        source = Path(folder) / "page.html"
+    with tempfile.TemporaryDirectory() as folder, atomic_path(output) as copy:
+        source, printed = Path(folder) / "page.html", Path(folder) / "page.pdf"
         source.write_text(page, encoding="utf-8")
         command = [program, *flags, f"--user-data-dir={folder}/profile",
-                   f"--print-to-pdf={printed.resolve()}", source.as_uri()]  # fmt: skip
+                   f"--print-to-pdf={printed}", source.as_uri()]  # fmt: skip
         try:
             done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired:
             done = None
-        if done is None or done.returncode or not printed.stat().st_size:
+        if done is None or done.returncode or not _whole(printed):
             raise ValueError(f"{Path(program).name} could not print the page; {otherwise}")
+        shutil.copyfile(printed, copy)
+
+
+def _whole(pdf):
+    """Whether a PDF has its end: on a full disk a browser leaves half of one, and says nothing."""
+    return pdf.is_file() and b"%%EOF" in pdf.read_bytes()[-1024:]

@@ -32,5 +32,8 @@ def refresh(path):
 
 
 if __name__ == "__main__":
+    absent = [name for name in sys.argv[1:] if not Path(name).is_file()]
+    if absent:
+        sys.exit(f"There is no notebook {absent[0]}.")
     for name in sys.argv[1:]:
         refresh(name)
