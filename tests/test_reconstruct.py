@@ -75,6 +75,7 @@ def test_meshes_open_textured(made):
         assert np.asarray(image).std() > 10
         outward = (mesh.vertex_normals * (mesh.vertices - mesh.vertices.mean(0))).sum(1)
         assert (outward > 0).mean() > 0.8
+    assert b'"NORMAL"' in (made / "astronaut.glb").read_bytes()  # else viewers show facets
     text = (made / "astronaut.mtl").read_text()
     picture = next(line.split()[1] for line in text.splitlines() if line.startswith("map_Kd"))
     assert (made / picture).is_file()
