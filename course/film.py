@@ -105,7 +105,9 @@ def _moving_gif(path):
 def _video_frames(path, every):
     with _silence():
         video = cv2.VideoCapture(str(path))
-    fps = video.get(cv2.CAP_PROP_FPS) or FPS
+    fps = video.get(cv2.CAP_PROP_FPS)
+    if not SLOWEST <= fps <= 1000:  # nothing, or nonsense
+        fps = FPS
 
     def frames():
         number = 0
