@@ -132,7 +132,8 @@ def lab(home):
         port = free.getsockname()[1]
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "jupyter"),
-        "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "OMP_NUM_THREADS": "2",
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2"),  # the share of ../conftest.py
     }  # fmt: skip
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
