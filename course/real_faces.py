@@ -58,7 +58,8 @@ def load(source="lfw_subset", size=28, channels=1, count=None, seed=0, folder=No
 def synthetic(count, size=32, seed=0, workers=1):
     """Faces (count, 3, size, size) of the course's people, upright, nothing before them.
 
-    The same from any number of ``workers``, processes that make them side by side.
+    The same from any number of ``workers``, processes that make them side by side, but for a rare
+    rounding by 1/255.
     """
     images = np.empty((count, size, size, 3), np.uint8)
     jobs = [(k, min(k + CHUNK, count), size, seed) for k in range(0, count, CHUNK)]

@@ -210,9 +210,9 @@ QUESTIONS = {
     },
     "2.q2": {
         "answer": "c",
-        "a": "No: BatchNorm keeps signals and gradients at a usable size at any depth.",
+        "a": "No: they are larger than those of the net with a way around, and point nowhere.",
         "b": "No: it fails on the training pictures themselves, so this is no overfitting.",
-        "c": "Yes: the deeper net could copy the shallow one, but descent does not find it. "
+        "c": "Yes: the deeper net could copy the shallow one, but descent finds it late. "
         "The way around makes copying the starting point.",
     },
     "2.q3": {
@@ -227,6 +227,6 @@ QUESTIONS = {
         "not show.",
         "b": "Yes: where the members agree on something wrong, the spread is small and says "
         "nothing.",
-        "c": "No: it grows where members differ, which often is where they are wrong.",
+        "c": "No: agreement does not make an answer wrong; it says little either way.",
     },
 }
