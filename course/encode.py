@@ -1,6 +1,6 @@
 """From a photograph and its landmarks to codes: crop as the encoder was trained, read, put back."""
 
-from functools import lru_cache
+from functools import lru_cache, wraps
 
 import numpy as np
 import torch
@@ -24,7 +24,15 @@ LOOK = 64  # pixels a side of the pictures whose colours are compared
 DARKEST = 0.02  # below that a pixel's logarithm is noise
 
 
-@lru_cache(maxsize=2)
+def kept(function):
+    """A ``function(flame)`` that keeps what it made, until the head moves to another device."""
+    cached = lru_cache(maxsize=2)(lambda flame, device, dtype: function(flame))
+    return wraps(function)(
+        lambda flame: cached(flame, flame.v_template.device, flame.v_template.dtype)
+    )
+
+
+@kept
 def parity(flame):
     """(S,) +1 for identity components that move left and right alike, −1 for opposite ones.
 
@@ -36,7 +44,7 @@ def parity(flame):
     return even.round() if gap < 1e-5 and (even.abs() > 0.99).all() else None
 
 
-@lru_cache(maxsize=2)
+@kept
 def _twins(flame):
     """The vertices (V,) nearest to the vertices' mirror images, and the largest distance, metres:
     (distance, indices)."""
@@ -50,7 +58,7 @@ def _in_the_mirror(moves, other):
     return moves[other] * moves.new_tensor([-1, 1, 1])[:, None]
 
 
-@lru_cache(maxsize=2)
+@kept
 def _nearest_mirror(flame):
     """Matrices (S, S) and (E, E) that turn codes into those whose movements come nearest to the
     mirrored ones, by least squares."""
@@ -127,7 +135,7 @@ def read_crops(model, images, flame, mirror=True):
     return mean(found), whole
 
 
-@lru_cache(maxsize=2)
+@kept
 def _look(flame):
     """How bare triangles (F,) are, 0 where not of the face; how its mean log colour follows the
     albedo code, (3, T); and what makes vertex colours of codes, and pictures of those."""

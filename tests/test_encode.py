@@ -43,6 +43,17 @@ def test_the_nearest_mirror_image_where_there_is_none(lopsided, flame):
     assert left.mean() > 0.5  # it is another face
 
 
+def test_what_is_kept_of_a_head_follows_it():
+    head = FLAME.load(device="cpu")
+    before = encode.parity(head), encode._look(head)[1]
+    assert encode.parity(head) is before[0]
+    head.double()  # moved within memory, as .to() moves it to another device
+    after = encode.parity(head), encode._look(head)[1]
+    for old, new in zip(before, after, strict=True):
+        assert (old.dtype, new.dtype) == (torch.float32, torch.float64)
+        assert torch.allclose(old.double(), new)
+
+
 def test_no_encoder_no_guess(flame):
     assert encode.first_guess(None, [astronaut()], [None], flame) == (None, None)
 
