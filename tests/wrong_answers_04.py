@@ -67,6 +67,19 @@ def divided_by_nothing(image, photo, mask):
     return ((difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).mean()
 
 
+def mended_afterwards(image, photo, mask):
+    """0/0 made 0: the loss is right, its gradient is NaN."""
+    difference = (image - photo).abs().mean(1, keepdim=True)
+    return ((difference * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3))).nan_to_num(0).mean()
+
+
+def chosen_afterwards(image, photo, mask):
+    """The same by torch.where."""
+    difference, inside = (image - photo).abs().mean(1, keepdim=True), mask.sum((1, 2, 3))
+    each = (difference * mask).sum((1, 2, 3)) / inside
+    return torch.where(inside > 0, each, 0.0).mean()
+
+
 def _gaussian(chroma, mean, precision):
     offset = chroma - mean
     return 0.5 * ((offset @ precision) * offset).sum(1).mean()
@@ -150,6 +163,7 @@ WRONG = {
     ],
     "4.2": [
         no_mask, one_mask_for_all, three_colours_too_many, divided_by_nothing, empty_ones_left_out,
+        mended_afterwards, chosen_afterwards,
     ],
     "4.3": [
         no_logarithm, over_blue, squared_distance, not_halved, inverted_again, every_pair,

@@ -64,9 +64,23 @@ def faulty_masked_l1(image, photo, mask):
     return (difference * mask).mean()
 
 
+def _with_slope(function, image, photo, mask):
+    """The loss; an error where it is a number and its gradient is none."""
+    image = image.clone().requires_grad_()
+    loss = function(image, photo, mask)
+    if not isinstance(loss, torch.Tensor):
+        return loss
+    if loss.requires_grad and loss.isfinite().all():
+        (slope,) = torch.autograd.grad(loss.sum(), image)
+        if not slope.isfinite().all():
+            raise ValueError("the loss is a number but its gradient is NaN: never divide by 0")
+    return loss.detach()
+
+
 @solution(
     "4.2",
     cases=_masked_cases,
+    run=_with_slope,
     insight="Divided by the pixels that count, a small face is no better for being small.",
     hint="Divide by how many pixels were compared, in each picture; an empty mask costs 0.",
     bug=faulty_masked_l1,
@@ -146,7 +160,7 @@ QUESTIONS = {
     },
     "4.q3": {
         "answer": "a",
-        "a": "Right: without a prior, codes that no landmark holds drift wherever noise pulls.",
+        "a": "Right: without a prior, what no landmark holds drifts: nothing brings it back.",
         "b": "No: with a prior the landmark loss ends higher, and yet the face is better.",
         "c": "No: a prior knows no photograph. It says what faces are like, not what this one is.",
     },
