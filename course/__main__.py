@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from course.files import no_memory
+
 # command -> (module with add_arguments(parser) and run(args) -> exit code, one line of help)
 COMMANDS = {
     "reconstruct": ("course.reconstruct", "turn photographs into textured 3D faces"),
@@ -23,7 +25,6 @@ COMMANDS = {
     "set-repo": ("course.teach.set_repo", "point badges and links at another repository"),
     "build-head": ("course.head.build", "sculpt the built-in head and write data/head.npz"),
 }
-NO_MEMORY = ("can't allocate memory", "out of memory")
 FINISHED = "what was finished is on disk"
 
 
@@ -41,8 +42,8 @@ def main(argv=None):
     except ValueError as error:  # bad input: one sentence, no traceback
         print(f"{command}: {error}", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
-        if not (isinstance(error, MemoryError) or any(text in str(error) for text in NO_MEMORY)):
+    except (MemoryError, RuntimeError) as error:
+        if not no_memory(error):
             raise
         print(f"{command}: There is not enough memory for that; ask for less, in size or number.",
               file=sys.stderr)  # fmt: skip

@@ -48,19 +48,22 @@ class AdaptiveHead(nn.Module):
         if shape is None:
             return self.flame(None, expression, pose, offsets)
         moved = self._offsets(shape, offsets)
+        rows = max(len(shape), len(moved))
         if expression is None and pose is None:
-            return (self.v_template + moved).expand(len(shape), -1, -1)
-        if max(len(code) for code in (expression, pose) if code is not None) < len(shape):
-            moved = moved.expand(len(shape), -1, -1)
+            return (self.v_template + moved).expand(rows, -1, -1)
+        if max(len(code) for code in (expression, pose) if code is not None) < rows:
+            moved = moved.expand(rows, -1, -1)
         return self.flame(None, expression, pose, moved)
 
     def joints(self, shape=None, expression=None, offsets=None):
         """Joints (N, 5, 3) of the unposed head, metres."""
-        return self.flame.joints(None, expression, self._offsets(shape, offsets))
+        found = self.flame.joints(None, expression, self._offsets(shape, offsets))
+        return found if shape is None else found.expand(max(len(found), len(shape)), -1, -1)
 
     def transforms(self, shape=None, expression=None, pose=None, offsets=None):
         """Each joint's transform [R t] (N, 5, 3, 4) from the unposed to the posed head."""
-        return self.flame.transforms(None, expression, pose, self._offsets(shape, offsets))
+        found = self.flame.transforms(None, expression, pose, self._offsets(shape, offsets))
+        return found if shape is None else found.expand(max(len(found), len(shape)), -1, -1, -1)
 
     def _offsets(self, shape, offsets=None):
         """What bones and ``offsets`` add to the mean head, metres: (N, V, 3), or one row for a face

@@ -22,7 +22,7 @@ PARTS = ("shape", "albedo", "expression", "pose", "camera", "light")  # DECA's o
 # how far photographs usually are from the mean face, so that every output starts equally hard
 SCALES = {"shape": 1.0, "albedo": 1.0, "expression": 1.0, "pose": 0.3, "light": 0.5,
           "camera": (2.5, 0.03, 0.03)}  # fmt: skip
-DECA_CROP = (224, 1.1 * 1.25)  # pixels, of the landmarks' box: its bbox2point times its scale
+DECA_CROP = (224, 1.1 * 1.25)  # pixels; of the landmarks' box, whose mean side DECA takes
 DECA_SIZES = {"shape": 100, "expression": 50, "albedo": 50}
 FORMAT = "face-model 1"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from course.files import write_text
+from course.files import no_memory, write_text
 
 ROOT, NECK, JAW, LEFT_EYE, RIGHT_EYE = (slice(3 * k, 3 * k + 3) for k in range(5))
 FIXED_SHAPES = {"pose": (15,), "camera": (3,), "light": (9, 3)}
@@ -24,8 +24,11 @@ def resolve_device(device=None):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device).cpu()
-    except (RuntimeError, AssertionError, ImportError):  # each backend has its own
-        name = "CUDA device" if str(device).startswith("cuda") else f"device {str(device)!r}"
+    except (RuntimeError, AssertionError, ImportError) as error:  # each backend has its own
+        if no_memory(error):
+            raise
+        none = str(device).startswith("cuda") and not torch.cuda.is_available()
+        name = "CUDA device" if none else f"device {str(device)!r}"
         raise ValueError(f"There is no {name} here; use --device cpu.") from None
     return torch.device(device)
 

@@ -15,6 +15,7 @@ import numpy as np
 DATA = Path(__file__).resolve().parent.parent / "data"
 # what systems say when a disk, a share of it, or a file's largest size is full
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+NO_MEMORY_TEXTS = ("can't allocate memory", "not enough memory", "out of memory")
 FULL_TEXTS = [*(f"[Errno {number}]" for number in FULL), "[WinError 112]"]
 
 
@@ -117,6 +118,13 @@ def _room_for(path):
         raise told from None
 
 
+def no_memory(error):
+    """Whether an exception means that the memory is full; torch's is a RuntimeError."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in NO_MEMORY_TEXTS)
+    )
+
+
 def full(error):
     """Whether an exception, or what a program said, means that a disk is full.
 
@@ -143,9 +151,11 @@ def checkpoint(path, device="cpu", settings=None):
     damaged = f"{path} is damaged; delete it to begin again."
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, MemoryError, torch.cuda.OutOfMemoryError):  # not the file's fault
+    except OSError:
         raise
-    except Exception:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many kinds for a damaged file
+        if no_memory(error):
+            raise
         raise ValueError(damaged) from None
     try:
         differ = [k for k, v in (settings or {}).items() if state["settings"].get(k) != v]
@@ -154,9 +164,9 @@ def checkpoint(path, device="cpu", settings=None):
             raise ValueError(f"{path} is of a run with other settings: {found}; give those or "
                              "another folder, or delete it to begin again.")  # fmt: skip
         yield state
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except (AttributeError, LookupError, RuntimeError, TypeError):
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        if no_memory(error):
+            raise
         raise ValueError(damaged) from None
 
 

@@ -31,13 +31,13 @@ def answers(url, seconds=CONNECT):
     parts = urlsplit(url)
     if parts.scheme not in PORTS:
         return True
-    door = parts
     proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname):
-        door = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
 
     def knock():
         with contextlib.suppress(OSError, ValueError):  # a port may be no number
+            door = parts
+            if proxy and not urllib.request.proxy_bypass(parts.hostname):
+                door = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
             address = (door.hostname, door.port or PORTS.get(door.scheme, 80))
             with socket.create_connection(address, timeout=seconds):
                 return True

@@ -47,7 +47,7 @@ def add_arguments(parser):
     parser.add_argument("--same_person", action="store_true",
                         help="all pictures show one person: fit one identity to them")  # fmt: skip
     parser.add_argument("--resume", action="store_true",
-                        help="leave out what has its folder already")  # fmt: skip
+                        help="leave out what has its code.json already")  # fmt: skip
     saving_arguments(parser)
 
 

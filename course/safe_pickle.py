@@ -120,13 +120,14 @@ class _Maker:
 
 
 def _bytes(content):
-    # Python 2 strings arrive as text
-    return content.encode("latin1") if isinstance(content, str) else bytes(content)
+    if isinstance(content, str):  # Python 2 strings arrive as text
+        return content.encode("latin1")
+    if not isinstance(content, bytes | bytearray):  # of a number Python makes so many empty bytes
+        raise RefusedError(f"the file has {type(content).__name__} where bytes belong")
+    return bytes(content)
 
 
 def _byte_array(content=b"", *_):
-    if isinstance(content, int):
-        raise RefusedError(f"the file asks for {content} empty bytes")
     return bytearray(_bytes(content))
 
 

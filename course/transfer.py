@@ -79,8 +79,11 @@ def expressions(paths, clip=False):
     for path in paths:
         if path.suffix.lower() != ".json" and not is_film(path, clip):
             found += collect([path])
-        elif path.exists():  # what ``reconstruct`` leaves is folder/code.json
-            found.append((path.parent.name if path.name == "code.json" else path.stem, path))
+        elif (
+            path.exists()
+        ):  # ``reconstruct`` leaves folder/code.json, ``teaser`` folder/teaser.json
+            named = path.name in ("code.json", "teaser.json")
+            found.append((path.parent.name if named else path.stem, path))
         else:
             raise ValueError(f"There is no file or folder {path}.")
     return unique(found)

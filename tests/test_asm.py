@@ -289,6 +289,10 @@ def test_the_adaptive_head_gives_as_many_heads_as_codes(flame, asm):
         assert torch.allclose(
             head(rows, expression, pose), head(shape).expand(3, -1, -1), atol=1e-6
         )
+        assert head.joints(rows).shape == (3, 5, 3)
+        assert head.transforms(rows, pose=pose).shape == (3, 5, 3, 4)
+    offsets = torch.zeros(3, len(flame.v_template), 3)
+    assert torch.allclose(head(shape, offsets=offsets), head(shape).expand(3, -1, -1), atol=1e-6)
     rest = head(shape)
     assert torch.allclose(head.joints(shape), flame.J_regressor @ rest, atol=1e-6)
     pose[:, 6] = 0.4

@@ -1,4 +1,5 @@
 import json
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -81,6 +82,17 @@ def test_resolve_device():
     for name in ("foo", "", "meta", "hpu"):
         with pytest.raises(ValueError, match=f"There is no device '{name}' here; use --device"):
             resolve_device(name)
+
+
+def test_a_device_that_is_there_and_fails(monkeypatch):
+    """One GPU, asked for a fourth; one GPU, its memory full."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", Mock(side_effect=RuntimeError("invalid device ordinal")))
+    with pytest.raises(ValueError, match="There is no device 'cuda:3' here"):
+        resolve_device("cuda:3")
+    monkeypatch.setattr(torch, "empty", Mock(side_effect=RuntimeError("CUDA out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        resolve_device("cuda")
 
 
 def test_parameters_are_the_fields_themselves(flame):

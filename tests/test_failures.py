@@ -13,6 +13,7 @@ import shutil
 import signal
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -435,20 +436,52 @@ def test_windows_paths_in_arguments(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a\\b.png", "out"]
 
 
-def test_a_sound_checkpoint_is_never_called_damaged(tmp_path):
+def test_a_sound_checkpoint_is_never_called_damaged(tmp_path, monkeypatch):
     """Who deletes it as told loses days."""
     path = tmp_path / "checkpoint.pt"
     with pytest.raises(FileNotFoundError), files.checkpoint(path):
         pass
     torch.save({}, path)
-    for problem in (torch.cuda.OutOfMemoryError("CUDA out of memory"), MemoryError()):
+    for problem in (
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:133] DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+    ):
         with pytest.raises(type(problem)), files.checkpoint(path):
             raise problem
+        monkeypatch.setattr(torch, "load", Mock(side_effect=problem))
+        with pytest.raises(type(problem)), files.checkpoint(path):
+            pass
+        monkeypatch.undo()
+    with pytest.raises(RuntimeError, match="allocate"), files.checkpoint(path):
+        torch.empty(10**15)  # as torch says it here
 
 
-def test_a_pickle_does_not_ask_for_memory(tmp_path):
-    (tmp_path / "a.pkl").write_bytes(b"\x80\x02cbuiltins\nbytearray\nJ\x00\x84\xd7\x17\x85R.")
-    with pytest.raises(ValueError, match="empty bytes"):
+class _Asks:
+    """Pickled, it asks for 300 MB of empty bytes in one of three ways."""
+
+    def __init__(self, asked):
+        self.asked = asked
+
+    def __reduce__(self):
+        return self.asked
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (bytearray, (300_000_000,)),
+        (bytearray, (np.int64(300_000_000),)),
+        (np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"),
+         (1, (300_000_000,), np.dtype("u1"), False, 300_000_000)),
+    ],
+)  # fmt: skip
+def test_a_pickle_does_not_ask_for_memory(asked, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(_Asks(asked), protocol=2))
+    with pytest.raises(ValueError, match="where bytes belong"):
         safe_pickle.load(tmp_path / "a.pkl")
 
 

@@ -113,6 +113,14 @@ def test_a_gif_is_seen_for_as_long_as_it_says(tmp_path):
     assert [name for name, _ in film.read(tmp_path / "a.GIF", 4)[0]] == ["0000", "0004", "0008"]
 
 
+def test_a_gif_with_a_pause_too_short_to_be_kept(tmp_path):
+    first, *rest = (Image.fromarray(frame) for frame in moving())
+    pauses = [10] + [100] * len(rest)
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=pauses)
+    frames, _ = film.read(tmp_path / "a.gif")
+    assert len(frames) <= 2 * len(pauses)
+
+
 def test_what_is_no_gif_is_not_opened(tmp_path):
     (tmp_path / "e.gif").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n")
     with pytest.raises(ValueError, match="not a film that can be read"):
@@ -128,7 +136,7 @@ def test_names_as_people_write_them(tmp_path):
 
 
 def test_gifs_are_as_fast_as_asked(tmp_path):
-    for fps, kept in ((24.0, 1), (60.0, 2)):
+    for fps, kept in ((24.0, 1), (36.0, 1), (40.0, 1), (45.0, 1), (48.0, 1), (60.0, 2)):
         film.save(tmp_path / "a.gif", moving(), fps)
         frames, found = film.read(tmp_path / "a.gif")
         assert len(frames) == 6 / kept

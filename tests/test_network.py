@@ -77,8 +77,9 @@ def test_who_answers(silent, monkeypatch, clock):
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("http_proxy", silent)  # a proxy is asked in the server's place
     assert network.answers("http://192.0.2.1/")
-    monkeypatch.setenv("http_proxy", "http://proxy:port")
-    assert not network.answers(silent)
+    for nonsense in ("http://proxy:port", "http://[proxy"):
+        monkeypatch.setenv("http_proxy", nonsense)
+        assert not network.answers(silent)
     monkeypatch.setenv("http_proxy", nobody)
     assert not network.answers(silent)
     assert clock() < LIMIT

@@ -67,6 +67,7 @@ def test_how_to_publish_is_said(path):
     assert "`python -m course set-repo OWNER/NAME`" in text
 
 
-def test_owner_and_name_will_do(copy):
-    assert set_repo.run(SimpleNamespace(url="a-school/faces"), copy) == 0
-    assert set_repo.current(copy) == "https://github.com/a-school/faces"
+@pytest.mark.parametrize("name", ["a-school/faces", "octo_acme/faces"])
+def test_owner_and_name_will_do(name, copy):
+    assert set_repo.run(SimpleNamespace(url=name), copy) == 0
+    assert set_repo.current(copy) == f"https://github.com/{name}"

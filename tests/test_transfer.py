@@ -15,6 +15,7 @@ from course import reconstruct, reconstruct_film, reenact
 from course.__main__ import main
 from course.facecode import JAW, FaceCode
 from course.rasterize import available_backends
+from course.transfer import expressions
 
 FAST = ["--device", "cpu", "--detector", "built-in", "--no-refine"]
 
@@ -45,6 +46,16 @@ def made(folder):
     out = str(folder / "out").replace("/", "\\")
     assert main(["transfer", "-i", me, "-e", grin, "-s", out, *FAST, *flags]) == 0
     return folder / "out" / "me_grin"
+
+
+def test_codes_are_called_after_their_folder(tmp_path):
+    paths = [
+        tmp_path / who / name for who in ("me", "you") for name in ("code.json", "teaser.json")
+    ]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert [name for name, _ in expressions(paths)] == ["me", "me_2", "you", "you_2"]
 
 
 def test_the_promised_files(made):

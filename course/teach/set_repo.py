@@ -12,7 +12,7 @@ from course.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "https://github.com/"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.+$)[\w.-]+")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/(?!\.+$)[\w.-]+")
 
 
 def add_arguments(parser):
