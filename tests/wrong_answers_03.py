@@ -157,6 +157,21 @@ def nearest_only(distances, sigma):
     return torch.sigmoid(-distances.amin(0) / sigma)
 
 
+def by_logarithms(distances, sigma):
+    """The right values; their gradient is NaN where a triangle covers wholly."""
+    return 1 - torch.log(1 - torch.sigmoid(-distances / sigma)).sum(0).exp()
+
+
+def by_exponentials(distances, sigma):
+    """The right values; their gradient is NaN far outside."""
+    return 1 - (1 - 1 / (1 + torch.exp(distances / sigma))).prod(0)
+
+
+def cut_off(distances, sigma):
+    """The right values without any gradient."""
+    return 1 - (1 - torch.sigmoid(-distances.detach() / sigma)).prod(0)
+
+
 WRONG = {
     "3.1": [own_edge, not_divided, absolute, weights_in_rows, not_transposed],
     "3.2": [
@@ -176,5 +191,13 @@ WRONG = {
         moves_its_input,
         single_precision,
     ],
-    "3.5": [covers_summed, sign_forgotten, product_of_covers, nearest_only],
+    "3.5": [
+        covers_summed,
+        sign_forgotten,
+        product_of_covers,
+        nearest_only,
+        by_logarithms,
+        by_exponentials,
+        cut_off,
+    ],
 }

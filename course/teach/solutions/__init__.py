@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 EXERCISES, QUESTIONS = {}, {}
 
 
@@ -41,6 +43,22 @@ def solution(number, *, cases, insight, hint, **options):
         return function
 
     return register
+
+
+def with_slope(function, first, *rest, needed=False):
+    """A loss's or a mask's value; an error where that is a number and its gradient by ``first`` is
+    NaN, or, if one is ``needed``, missing."""
+    first = first.clone().requires_grad_()
+    answer = function(first, *rest)
+    if not isinstance(answer, torch.Tensor):
+        return answer
+    if needed and not answer.requires_grad:
+        raise ValueError("the answer has no gradient: no detach(), no NumPy")
+    if answer.requires_grad and answer.isfinite().all():
+        (slope,) = torch.autograd.grad(answer.sum(), first)
+        if not slope.isfinite().all():
+            raise ValueError("the values are right, their gradient is NaN: no 0/0, no log 0")
+    return answer.detach()
 
 
 def load_all():

@@ -1,10 +1,12 @@
 """Notebook 03, differentiable rendering: exercises and questions."""
 
+from functools import partial
+
 import torch
 
 from course.rasterize import barycentric_at
 from course.render import spherical_harmonics
-from course.teach.solutions import solution
+from course.teach.solutions import solution, with_slope
 
 
 def _generator(seed=0):
@@ -195,6 +197,7 @@ def _coverage_cases():
 @solution(
     "3.5",
     cases=_coverage_cases,
+    run=partial(with_slope, needed=True),
     insight="A pixel stays clear only if every triangle misses it: so the misses are multiplied.",
     hint="One triangle covers with sigmoid(−d/σ); alpha is 1 − the product of all misses.",
 )
