@@ -96,6 +96,16 @@ def divides_by_zero(a, b, t):
         return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
 
 
+def trusts_the_rounding(a, b, t):
+    """a·b may be a little more than 1, whose arccos is no number."""
+    b = b if a @ b >= 0 else -b
+    with np.errstate(all="ignore"):
+        angle, t = np.arccos(a @ b), t[:, None]
+        if angle < 1e-6:
+            return (1 - t) * a + t * b
+        return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
 def ends_swapped(a, b, t):
     return _slerp(b, a, t)
 
@@ -167,6 +177,7 @@ WRONG = {
         straight_line_made_unit,
         the_long_way,
         divides_by_zero,
+        trusts_the_rounding,
         ends_swapped,
         the_middle_only,
     ],

@@ -82,12 +82,14 @@ def _turn(axis, degrees):
 
 def _slerp_cases():
     rest, times = _turn([0, 1, 0], 0), np.linspace(0, 1, 5)
+    rounded = _turn([0, 0, 1], 65) * (1 + 1e-15)  # a·b is a little more than 1
     return [
         (rest, _turn([0, 1, 0], 90), np.array([0.0, 0.5, 1.0])),
         (rest, _turn([0, 1, 0], 160), times),
         (_turn([0, 1, 0], 40), -_turn([1, 0, 0], 70), times),  # −q is the same turn as q
         (_turn([1, 2, 0], 50), _turn([1, 2, 0], 50), times),  # nothing to turn
         (_turn([1, 0, 3], 20), _turn([1, 0, 3], 20 + 1e-7), times),
+        (rounded, rounded, times),
         (_turn([1, 1, 1], 170), _turn([0, 1, 1], -150), np.linspace(0, 1, 9)),
     ]
 
